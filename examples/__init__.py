@@ -1,0 +1,1 @@
+"""Shipped examples: reached by entry point, never imported by the house."""

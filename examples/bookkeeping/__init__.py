@@ -1,0 +1,1 @@
+"""Month-end bookkeeping: an environment, imperfect agents, verifiers and logs."""

@@ -1,0 +1,1 @@
+"""Puts the world back to any recorded step, then plays on from there."""

@@ -1,0 +1,1 @@
+"""Worlds that execute actions and return observations."""

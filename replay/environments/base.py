@@ -1,0 +1,58 @@
+"""The environment contract: what a world must offer, and what it may offer.
+
+Required: `reset` and `step`. Optional, found by name: `fork`, `tools`, `state`, `state_key`, `close`, `hear`, `inline`.
+Inheriting from `Environment` is optional; any method may be `def` or `async def`; plain OpenAI-style dicts may be
+returned wherever a `Message`, `StepResult` or `ToolSchema` is named. Plugin code raises plain Python errors.
+
+Three classes of environment:
+
+* forkable: has `fork()`; a branch is an independent copy of the live state (fidelity `snapshot`);
+* re-executable: no `fork()`; a branch re-executes the prefix in a fresh environment and compares every observation
+  with the record (fidelity `reexecuted`);
+* recorded only: sets `recorded_only = True`; every answer comes from the tape (fidelity `recorded`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from ...storage.records import Message, StepResult, Task, ToolSchema
+
+EnvironmentClass = Literal["forkable", "re-executable", "recorded only"]
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """Executes actions and returns observations; holds the state of one world.
+
+    Optional members, not part of the runtime check:
+
+    * `fork(self) -> Environment`: an independent copy of the current state;
+    * `tools(self) -> list[ToolSchema]`; `state(self) -> JSON`, kept as `Trajectory.final_state` for rewards;
+    * `state_key(self) -> str | None`: equal keys mean equal states (merged only under `--merge-states`);
+    * `hear(self, reply: Message) -> StepResult`: told of each user reply that the user seam gave, so that a world may
+      end on it (`done`, `reward`); its observations are ignored;
+    * `close(self)`; `inline = True`: in memory and never blocking, may run on the event loop.
+    """
+
+    def reset(self, task: Task) -> Sequence[Message | Mapping[str, Any]]:
+        """Start over for `task`; the prompt messages, empty when only the log knows them."""
+        ...
+
+    def step(self, action: Message) -> StepResult | Mapping[str, Any]:
+        """Execute one action. An unknown tool or bad argument is an observation (an error text), not an exception."""
+        ...
+
+
+def environment_class(environment: Any) -> EnvironmentClass:
+    """Which of the three classes an environment declares itself to be."""
+    if getattr(environment, "recorded_only", False):
+        return "recorded only"
+    return "forkable" if callable(getattr(environment, "fork", None)) else "re-executable"
+
+
+def tools_of(environment: Any) -> tuple[ToolSchema, ...]:
+    """The declared tools, or none."""
+    method = getattr(environment, "tools", None)
+    return tuple(method()) if callable(method) else ()

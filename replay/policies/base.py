@@ -1,0 +1,39 @@
+"""The policy contract: contexts in, proposed actions out, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from ...storage.records import Message, Proposal, ProposalRequest, Trajectory
+
+ProposalLike: TypeAlias = Proposal | Message | Mapping[str, Any]
+Batch: TypeAlias = Sequence[Sequence[ProposalLike]]
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Proposes actions. One inner sequence per request, in the order of the requests; `propose` may be async.
+
+    Optional members:
+
+    * `batched = False`: requests gain nothing from travelling together (an HTTP API); the engine then sends each one
+      alone, so that a slow answer holds up nobody;
+    * `sampling = True`: fewer proposals than asked do not mean that there are no others (language models);
+      False: they do (a table of known actions);
+    * `inline = True`: never blocks, may run on the event loop;
+    * `prepare(records)`: see `Prepared`; `identity() -> dict`: what goes into the call key, default the spec;
+    * `metered = True`: calls cost tokens or money; journalled against the budgets and never made twice.
+    """
+
+    def propose(self, requests: Sequence[ProposalRequest]) -> Batch | Awaitable[Batch]:
+        """For each request at most `n` actions, none of them in `exclude`."""
+        ...
+
+
+class Prepared(Protocol):
+    """A policy that learns from the archive before the search begins."""
+
+    def prepare(self, records: Iterable[Trajectory]) -> None:
+        """See every recorded trajectory (never counterfactuals), `task.private` and `outcome.detail` emptied."""
+        ...

@@ -1,0 +1,1 @@
+"""Pure tree search: no I/O, no clock, no model, no environment."""

@@ -1,0 +1,31 @@
+"""Canonical JSON and content hashes: the same value gives the same text and the same id everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def canonical_json(value: Any) -> str:
+    """Sorted keys, no spaces, ASCII only, floats by `repr`. Raises ValueError on NaN and infinities."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=_plain)
+
+
+def content_id(*parts: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of all parts."""
+    return hashlib.sha256(canonical_json(parts).encode("ascii")).hexdigest()
+
+
+def seed_from(*parts: Any) -> int:
+    """A 63-bit seed that depends on every part and on nothing else."""
+    return int(content_id(*parts)[:16], 16) >> 1
+
+
+def _plain(value: Any) -> Any:
+    """Mappings, tuples and sets of records are plain JSON; anything else is the caller's mistake."""
+    if hasattr(value, "keys"):
+        return dict(value)
+    if isinstance(value, (tuple, set, frozenset)):
+        return sorted(value) if isinstance(value, (set, frozenset)) else list(value)
+    raise TypeError(f"not JSON: {type(value).__name__}")

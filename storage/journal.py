@@ -1,0 +1,187 @@
+"""The journal of a run: its truth. Append-only lines `crc32 seq json`, written at once, fsynced per batch.
+
+The first line freezes the configuration and the resolved trajectory ids. A torn last line is dropped by its CRC when the
+journal is opened; any other damage is an error that names the line. Readers of a live run read the journal, never the
+database (one process owns that). The database holds a fold of it and can be rebuilt.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from .canonical import canonical_json
+from .errors import DatabaseBusy, JournalDamaged, RunConflict
+
+Event = dict[str, Any]
+FILE_NAME = "journal.jsonl"
+DIGESTED = ("tell", "score", "gate")
+"""Events that the digest covers; `t` in an event is the trajectory's position in the frozen list."""
+
+
+def runs_folder(location: str) -> Path:
+    """Where the journals of a database live: `<db>.runs`, for a database URL `TTC_RUNS_DIR` or `./ttc-runs`."""
+    if "://" in location:
+        return Path(os.environ.get("TTC_RUNS_DIR", "ttc-runs"))
+    return Path(location + ".runs")
+
+
+def encode_line(sequence: int, event: Mapping[str, Any]) -> bytes:
+    """One journal line. Raises ValueError on NaN, TypeError on what is not JSON."""
+    body = f"{sequence} {json.dumps(event, separators=(',', ':'), allow_nan=False)}".encode("ascii")
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def decode_line(line: bytes, expected_sequence: int) -> Event | None:
+    """The event of a line without its newline, or None when it does not verify."""
+    checksum, _, body = line.partition(b" ")
+    try:
+        if int(checksum, 16) != zlib.crc32(body):
+            return None
+        sequence, _, text = body.partition(b" ")
+        if int(sequence) != expected_sequence:
+            return None
+        event: Event = json.loads(text)
+    except ValueError:
+        return None
+    return event
+
+
+def read_journal(path: Path) -> tuple[list[Event], int]:
+    """All events and the number of good bytes. Raises JournalDamaged unless only the last line is bad."""
+    events: list[Event] = []
+    good = 0
+    data = path.read_bytes()
+    while good < len(data):
+        end = data.find(b"\n", good)
+        line = data[good:] if end < 0 else data[good:end]
+        event = decode_line(line, len(events)) if end >= 0 else None
+        if event is None:
+            if end >= 0 and end + 1 < len(data):
+                raise JournalDamaged(
+                    "the line does not verify",
+                    place=f"{path}:{len(events) + 1}",
+                    hint="restore the file from a copy, or delete the run's folder to start it again",
+                )
+            break
+        events.append(event)
+        good = end + 1
+    return events, good
+
+
+class Journal:
+    """An open journal: `events` are what was there, `append` adds. One process at a time (advisory lock)."""
+
+    def __init__(self, path: Path, events: list[Event], descriptor: int):
+        self.path = path
+        self.events = events
+        self._descriptor = descriptor
+        self._next = len(events)
+        self._unsynced = False
+
+    @classmethod
+    def open(cls, folder: Path, configuration: Mapping[str, Any], trajectories: Sequence[str]) -> Journal:
+        """Open or create the journal in `folder`; a torn last line is cut off.
+
+        Raises RunConflict when the journal was made with another configuration, DatabaseBusy when another process
+        holds it, JournalDamaged on any other damage.
+        """
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / FILE_NAME
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            _lock(descriptor, path)
+            events, good = read_journal(path)
+            os.ftruncate(descriptor, good)
+            journal = cls(path, events, descriptor)
+            if not events:
+                journal.append(
+                    {"event": "config", "configuration": configuration, "trajectories": list(trajectories)}
+                )
+                journal.sync()
+            else:
+                _same(path, events[0], configuration)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return journal
+
+    @property
+    def trajectories(self) -> list[str]:
+        """The ids frozen in the first line."""
+        first = self.events[0] if self.events else {}
+        return list(first.get("trajectories", ()))
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Write one event at once (one `write`), without waiting for the disk."""
+        os.write(self._descriptor, encode_line(self._next, event))
+        if not self.events:
+            self.events.append(dict(event))
+        self._next += 1
+        self._unsynced = True
+
+    def sync(self) -> None:
+        """Wait until everything written is on the disk; does nothing when it already is."""
+        if self._unsynced:
+            os.fsync(self._descriptor)
+            self._unsynced = False
+
+    def close(self) -> None:
+        """Sync and give the lock back."""
+        self.sync()
+        os.close(self._descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DatabaseBusy(
+            "another process is running this run", place=str(path), hint="wait for it, or give this one another --name"
+        ) from None
+
+
+def _same(path: Path, first: Event, configuration: Mapping[str, Any]) -> None:
+    frozen = first.get("configuration") or {}
+    if canonical_json(frozen) == canonical_json(configuration):
+        return
+    changed = sorted(key for key in {*frozen, *configuration} if frozen.get(key) != configuration.get(key))
+    raise RunConflict(
+        f"the run exists with another configuration: {', '.join(changed)}",
+        place=str(path),
+        hint="choose another --name, or repeat the command as it was",
+    )
+
+
+def digest(events: Sequence[Mapping[str, Any]]) -> str:
+    """SHA-256 over tell, score and gate events: trajectories in frozen order, each in its commit order.
+
+    Gates that a later tell of the same trajectory overtook (the run was continued with a larger budget) do not count,
+    and of two gate sets without a tell between them only the last counts.
+    """
+    by_trajectory: dict[int, list[Mapping[str, Any]]] = {}
+    for event in events:
+        if event["event"] in DIGESTED:
+            kept = by_trajectory.setdefault(event["t"], [])
+            if event["event"] != "gate":
+                kept[:] = [old for old in kept if old["event"] != "gate"]
+            elif event.get("first"):
+                kept[:] = [old for old in kept if old["event"] != "gate"]
+            kept.append(event)
+    total = sha256()
+    for position in sorted(by_trajectory):
+        for event in by_trajectory[position]:
+            total.update(canonical_json({key: value for key, value in event.items() if key != "usage"}).encode())
+    return total.hexdigest()
+
+
+def journals(folder: Path) -> Iterator[Path]:
+    """Every journal of a database, in name order."""
+    if folder.is_dir():
+        yield from sorted(folder.glob(f"*/{FILE_NAME}"))

@@ -1,0 +1,5 @@
+"""`python -m ttc_replay`."""
+
+from .cli.main import main
+
+main()
