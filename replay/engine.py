@@ -1,0 +1,422 @@
+"""The one loop: ask → propose → step → score → tell → journal; many trees at once.
+
+Asks of all trees are gathered into policy batches; worlds step in worker threads (or on the event loop when they are
+`inline` or async); concurrency and run-wide budgets are global, trees are committed in ask order each. Nothing here
+decides what a tree looks like: that is `tree_search`, and it does not know the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from .. import search
+from ..rewards.compose import Composed
+from ..search.branching import AutoBranch
+from ..storage.errors import EnvironmentFailed, ProviderError, TtcError, UsageError, boundary
+from ..storage.journal import Journal
+from ..storage.records import ProposalRequest, Trajectory
+from .baseline import Baseline, Judge, baseline_event, baseline_from, take_baseline
+from .calls import Caller, Lookup, Reply
+from .drive import is_async, run_inline
+from .gate import Verdict, judge_tree
+from .purse import Purse
+from .session import EnvironmentFactory, Session
+from .settings import Settings
+from .tree_search import Answer, Job, TreeSearch
+from .trivial import Endings
+from .worker import Worker, Worlds
+
+Result = TypeVar("Result")
+SYNC_SECONDS = 0.2
+"""How often the journal of an unmetered policy waits for the disk; a metered one does after each batch."""
+
+
+@dataclass(slots=True)
+class Grove:
+    """One trajectory on its way through the engine."""
+
+    position: int
+    record: Trajectory
+    session: Session
+    worlds: Worlds
+    baseline: Baseline | None = None
+    tree: TreeSearch | None = None
+    verdict: Verdict = field(default_factory=Verdict)
+    stopped: str | None = None
+    finished: bool = False
+
+
+@dataclass(slots=True)
+class Plugins:
+    """The live objects that a run works with."""
+
+    policy: Any
+    factory: EnvironmentFactory
+    guide: Composed
+    accept: Composed | None = None
+
+
+class Engine:
+    """One search run over `records`, in the journal's frozen order."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        run: str,
+        records: Sequence[Trajectory],
+        archive: Sequence[Trajectory],
+        plugins: Plugins,
+        journal: Journal,
+        lookup: Lookup = lambda keys: {},
+        progress: Callable[[Mapping[str, Any]], None] | None = None,
+    ):
+        self.settings = settings
+        self.run_name = run
+        self.plugins = plugins
+        self.journal = journal
+        self.judge = Judge(plugins.guide, plugins.accept)
+        self.caller = Caller(plugins.policy, settings.policy, self._emit, lookup)
+        self.worker = Worker(plugins.guide, sampling=self.caller.sampling)
+        self.purse = Purse(settings.limits, len(records))
+        self.error: TtcError | None = None
+        self.interrupted = False
+        self._progress = progress
+        self._runs: dict[str, dict[str, Trajectory]] = {}
+        for record in archive:
+            self._runs.setdefault(record.task.id, {})[record.id] = record
+        self._endings = Endings.of(archive)
+        self.groves = [self._grove(position, record) for position, record in enumerate(records)]
+        self._waiting = deque(self.groves)
+        self._ready: deque[Job] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flying = 0
+        self._baselines: dict[int, Mapping[str, Any]] = {}
+        self._tells: dict[int, dict[int, Mapping[str, Any]]] = {}
+        self._gates: dict[int, dict[int, Mapping[str, Any]]] = {}
+        self._synced = self._started = time.monotonic()
+        self._pool: ThreadPoolExecutor | None = None
+        self._mode = "thread"
+
+    def _grove(self, position: int, record: Trajectory) -> Grove:
+        session = Session(record, self.plugins.factory, self._runs.get(record.task.id, {record.id: record}))
+        return Grove(position, record, session, Worlds(session))
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> list[Grove]:
+        """Search every trajectory. Raises nothing for a failing item; `error` holds what stopped the whole run."""
+        self._recall(self.journal.events)
+        self._mode = self._world_mode()
+        with ThreadPoolExecutor(self.settings.concurrency) as self._pool:
+            try:
+                await self._loop()
+            finally:
+                for task in self._tasks:
+                    task.cancel()
+                self.journal.sync()
+        return self.groves
+
+    async def _loop(self) -> None:
+        while True:
+            self._open_trees()
+            while self._ready and not self._halted and self._flying < self.settings.concurrency:
+                batch = self._take()
+                if self._inline:
+                    await self._work(batch)
+                    await asyncio.sleep(0)
+                else:
+                    self._spawn(self._work(batch))
+            if self._tasks:
+                done, self._tasks = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            elif self._halted or not (self._ready or self._waiting):
+                return
+
+    @property
+    def _halted(self) -> bool:
+        return self.interrupted or self.error is not None
+
+    @property
+    def _inline(self) -> bool:
+        return self._mode == "inline" and bool(getattr(self.plugins.policy, "inline", False))
+
+    def stop(self) -> None:
+        """Finish what is in flight and stop; the same command resumes."""
+        self.interrupted = True
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.add(asyncio.get_running_loop().create_task(work))
+
+    def _take(self) -> list[Job]:
+        batched = getattr(self.plugins.policy, "batched", True)
+        room = self.settings.concurrency - self._flying
+        jobs = [self._ready.popleft() for _ in range(min(room if batched else 1, len(self._ready)))]
+        self._flying += len(jobs)
+        return jobs
+
+    # -- opening a tree ----------------------------------------------------------------------------------------------
+
+    def _open_trees(self) -> None:
+        """Keep enough trees open to fill the workers; trees are opened in order."""
+        live = sum(grove.tree is not None and not grove.finished for grove in self.groves)
+        while self._waiting and not self._halted and live < max(4, self.settings.concurrency):
+            live += 1
+            self._spawn(self._open(self._waiting.popleft()))
+
+    async def _open(self, grove: Grove) -> None:
+        event = self._baselines.get(grove.position)
+        if event is not None:
+            grove.baseline = baseline_from(event, grove.record)
+        else:
+            keep = lambda done, world: grove.worlds.keep(self._spine_node(grove, done), world) and None  # noqa: E731
+            taken = take_baseline(grove.session, self.judge, self.settings.success_at, self._endings, keep)
+            grove.baseline = await self._off(taken)
+            self._emit(baseline_event(grove.position, grove.baseline))
+        if grove.baseline.error is not None:
+            self._close(grove, "error")
+        elif not self._wanted(grove):
+            self._close(grove, "solved")
+        else:
+            await self._plant(grove, grove.baseline)
+
+    def _wanted(self, grove: Grove) -> bool:
+        """`--all` and explicit ids search everything; otherwise a baseline that already succeeds is left alone."""
+        judged = grove.baseline.judged if grove.baseline else None
+        chosen = dict(self.settings.selector).get("every", False)
+        return bool(chosen) or judged is None or judged < self.settings.success_at
+
+    def _root_step(self, record: Trajectory) -> int:
+        step = self.settings.from_step
+        return min(step, len(record.steps)) if isinstance(step, int) else 0
+
+    def _spine_node(self, grove: Grove, done: int) -> int:
+        """The node of the state after `done` recorded steps; states before the root are of no use (-1)."""
+        return max(-1, done - self._root_step(grove.record))
+
+    async def _plant(self, grove: Grove, base: Baseline) -> None:
+        record, settings = grove.record, self.settings
+        if grove.session.tools()[1] == "unknown" or not grove.session.prompt:
+            await self._off(_look(grove.session))
+        tree = TreeSearch(
+            record,
+            grove.position,
+            self._algorithm(),
+            root_step=self._root_step(record),
+            seed=settings.seed,
+            width=settings.width,
+            budget=settings.budget,
+            max_steps=settings.max_depth or max(1, 2 * len(record.steps)),
+            sampling=self.caller.sampling,
+            emit=self._emit,
+        )
+        tree.prompt, tree.tools = grove.session.prompt, grove.session.tools()[0]
+        tree.recall = self._tells.get(grove.position, {})
+        tree.start(base.steps[tree.root_step :], base.value)
+        grove.tree = tree
+        self._pump(grove)
+
+    def _algorithm(self) -> search.Algorithm:
+        spec = self.settings.algorithm
+        algorithm = search.create(spec.name, budget=self.settings.budget, **spec.options)
+        return AutoBranch(algorithm) if self.settings.from_step == "auto" else algorithm
+
+    # -- asks and answers --------------------------------------------------------------------------------------------
+
+    def _pump(self, grove: Grove) -> None:
+        """Turn free width into jobs; asks that an earlier session answered are answered at once."""
+        tree = grove.tree
+        if tree is None or grove.finished:
+            return
+        queue = deque(self._next_jobs(tree))
+        while queue:
+            job = queue.popleft()
+            answer = tree.answered(job.ask.id)
+            if answer is None:
+                self._ready.append(job)
+                continue
+            self._settle(job, answer)
+            tree.complete(job.ask.id, answer)
+            self._check_solved(tree)
+            queue.extend(self._next_jobs(tree))
+        if tree.idle and tree.stopped is not None:
+            self._finish(grove)
+
+    def _next_jobs(self, tree: TreeSearch) -> list[Job]:
+        seconds = self.settings.limits.seconds
+        if seconds is not None and time.monotonic() - self._started > seconds and tree.stopped is None:
+            tree.stopped = "budget"
+        return tree.next_jobs(self._admit)
+
+    def _admit(self, job: Job) -> bool:
+        return not self.caller.metered or self.purse.reserve(
+            job.tree.position, job.ask.id, self.caller.estimate(job.request)
+        )
+
+    def _settle(self, job: Job, answer: Answer) -> None:
+        self.purse.settle(job.tree.position, job.ask.id, answer.calls, answer.usage)
+
+    async def _work(self, jobs: Sequence[Job]) -> None:
+        try:
+            replies = await self._propose([job.request for job in jobs])
+            if self.caller.metered:
+                self.journal.sync()
+            if self._mode == "inline":
+                for job, reply in zip(jobs, replies, strict=True):
+                    self._deliver(job, await self._answer(job, reply))
+            else:
+                await asyncio.gather(*(self._answer_later(job, reply) for job, reply in zip(jobs, replies, strict=True)))
+        finally:
+            self._flying -= len(jobs)
+        self._sync()
+
+    async def _propose(self, requests: Sequence[ProposalRequest]) -> list[Reply]:
+        policy = self.plugins.policy
+        if getattr(policy, "inline", False) or is_async(policy, "propose"):
+            return await self.caller.propose(requests)
+        return await self._in_thread(self.caller.propose(requests))
+
+    async def _answer_later(self, job: Job, reply: Reply) -> None:
+        self._deliver(job, await self._off(self._answer(job, reply)))
+
+    async def _answer(self, job: Job, reply: Reply) -> Answer | TtcError:
+        if isinstance(reply.error, (ProviderError, UsageError)):
+            return reply.error
+        return await self.worker.answer(job, reply, self.groves[job.tree.position].worlds)
+
+    def _deliver(self, job: Job, answer: Answer | TtcError) -> None:
+        """Commit; an error of the provider stops the run, and the ask stays open for the session that resumes it."""
+        grove = self.groves[job.tree.position]
+        if isinstance(answer, TtcError):
+            self.error = self.error or answer
+            job.tree.stopped = grove.stopped = "error"
+            return
+        self._settle(job, answer)
+        for node, world in job.tree.complete(job.ask.id, answer):
+            grove.worlds.keep(node, world)
+        self._check_solved(job.tree)
+        if not self._halted:
+            self._pump(grove)
+        if self._progress is not None:
+            self._progress(self.status())
+
+    def _check_solved(self, tree: TreeSearch) -> None:
+        """Without a gate one leaf at `--success-at` is enough; with one, as many as the gate will look at."""
+        needed = self.settings.candidates if self.judge.accept is not None else 1
+        if tree.stopped is None and tree.solved_leaves(self.settings.success_at) >= needed:
+            tree.stopped = "solved"
+
+    # -- closing a tree ----------------------------------------------------------------------------------------------
+
+    def _finish(self, grove: Grove) -> None:
+        if grove.finished or grove.tree is None or grove.baseline is None:
+            return
+        grove.finished = True
+        if self._mode == "thread":
+            self._spawn(self._judge_off(grove, grove.tree, grove.baseline))
+            return
+        self._emit_all(grove.tree, self._judged(grove, grove.tree, grove.baseline))
+        self._closed(grove, grove.tree.stopped or "exhausted")
+
+    async def _judge_off(self, grove: Grove, tree: TreeSearch, base: Baseline) -> None:
+        events = await asyncio.get_running_loop().run_in_executor(self._pool, self._judged, grove, tree, base)
+        self._emit_all(tree, events)
+        await self._off(grove.worlds.close())
+        self._closed(grove, tree.stopped or "exhausted")
+
+    def _judged(self, grove: Grove, tree: TreeSearch, base: Baseline) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = []
+        grove.verdict = judge_tree(
+            tree,
+            base,
+            self.judge,
+            run=self.run_name,
+            judge_name=self.settings.judge,
+            candidates=self.settings.candidates,
+            success_at=self.settings.success_at,
+            recorded=list(self._runs.get(grove.record.task.id, {}).values()),
+            earlier=self._gates.get(grove.position, {}),
+            emit=events.append,
+        )
+        return events
+
+    def _emit_all(self, tree: TreeSearch, events: Sequence[dict[str, Any]]) -> None:
+        known = self._gates.get(tree.position, {})
+        if tree.grew or any(event["node"] not in known for event in events):
+            for event in events:
+                self._emit(event)
+
+    def _close(self, grove: Grove, stopped: str) -> None:
+        grove.finished = True
+        self._closed(grove, stopped)
+
+    def _closed(self, grove: Grove, stopped: str) -> None:
+        grove.stopped = stopped
+        self._emit({"event": "done", "t": grove.position, "stopped": stopped})
+        if self._mode != "thread":
+            self._spawn(grove.worlds.close())
+        if self._progress is not None:
+            self._progress(self.status())
+
+    # -- plumbing ----------------------------------------------------------------------------------------------------
+
+    def _world_mode(self) -> str:
+        with boundary(EnvironmentFailed, "the environment could not be built"):
+            probe = self.plugins.factory()
+        if is_async(probe, "reset", "step", "fork", "hear", "state"):
+            return "async"
+        return "inline" if getattr(probe, "inline", False) else "thread"
+
+    async def _off(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run world code where it belongs: here when inline or async, else in a worker thread."""
+        return await work if self._mode != "thread" else await self._in_thread(work)
+
+    async def _in_thread(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, run_inline, work)
+
+    def _emit(self, event: Mapping[str, Any]) -> None:
+        self.journal.append(event)
+
+    def _sync(self) -> None:
+        now = time.monotonic()
+        if now - self._synced > SYNC_SECONDS:
+            self._synced = now
+            self.journal.sync()
+
+    def _recall(self, events: Sequence[Mapping[str, Any]]) -> None:
+        for event in events:
+            kind = event["event"]
+            if kind == "baseline":
+                self._baselines[event["t"]] = event
+            elif kind == "tell":
+                self._tells.setdefault(event["t"], {})[event["ask"]] = event
+            elif kind == "gate":
+                self._gates.setdefault(event["t"], {})[event["node"]] = event
+            else:
+                self.caller.recall(event)
+
+    def status(self) -> dict[str, Any]:
+        """Where the run stands, for a progress line."""
+        trees = [grove.tree for grove in self.groves if grove.tree is not None]
+        return {
+            "done": sum(grove.finished for grove in self.groves),
+            "total": len(self.groves),
+            "transitions": sum(tree.spent for tree in trees),
+            "calls": sum(tree.calls for tree in trees),
+            "cost_usd": self.purse.spent_cost_usd,
+            "improved": sum(grove.verdict.node is not None for grove in self.groves),
+            "seconds": time.monotonic() - self._started,
+        }
+
+
+async def _look(session: Session) -> None:
+    """Open one world to learn its tools and prompt (a resumed tree has not opened any yet)."""
+    from .session import close
+
+    await close(await session.fresh())

@@ -1,0 +1,58 @@
+"""Run-wide hard limits on paid calls, granted to trees in fixed slices in trajectory order.
+
+A slice does not depend on who is faster, so the trees do not either; what a tree leaves over is not given to others.
+"""
+
+from __future__ import annotations
+
+from ..search.budget import slices
+from ..storage.records import Usage
+from .settings import Limits
+
+Amount = tuple[float, float, float]
+"""Calls, tokens, USD."""
+
+
+class Purse:
+    """Reserves the worst case of a call before it is made and settles with what it really cost."""
+
+    def __init__(self, limits: Limits, trees: int):
+        count = max(1, trees)
+        self._slices = list(
+            zip(
+                _sliced(limits.calls, count),
+                _sliced(limits.tokens, count),
+                _sliced(limits.cost_usd, count),
+                strict=True,
+            )
+        )
+        self._spent: dict[int, Amount] = {}
+        self._reserved: dict[tuple[int, int], Amount] = {}
+        self.spent_cost_usd = 0.0
+
+    def reserve(self, tree: int, ask: int, worst: Usage) -> bool:
+        """Whether the call may be made: spent + reserved + its worst case stay within the tree's slice."""
+        amount: Amount = (1, _tokens(worst), worst.cost_usd or 0.0)
+        held = [value for (owner, _), value in self._reserved.items() if owner == tree]
+        held.append(self._spent.get(tree, (0, 0, 0.0)))
+        for index, limit in enumerate(self._slices[tree]):
+            if limit is not None and sum(value[index] for value in held) + amount[index] > limit + 1e-12:
+                return False
+        self._reserved[tree, ask] = amount
+        return True
+
+    def settle(self, tree: int, ask: int, calls: int, usage: Usage) -> None:
+        """Replace the reservation by what was really used."""
+        self._reserved.pop((tree, ask), None)
+        before = self._spent.get(tree, (0, 0, 0.0))
+        cost = usage.cost_usd or 0.0
+        self._spent[tree] = (before[0] + calls, before[1] + _tokens(usage), before[2] + cost)
+        self.spent_cost_usd += cost
+
+
+def _tokens(usage: Usage) -> int:
+    return (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
+
+
+def _sliced(limit: float | None, count: int) -> list[float | None]:
+    return [None] * count if limit is None else list(slices(limit, count))

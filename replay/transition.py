@@ -1,0 +1,150 @@
+"""One transition: an action executed by an environment, the user's reply where the agent spoke, the class of the result.
+
+The same function serves the record (baseline) and the search, so that replayed and searched steps cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..storage.codec import result_from
+from ..storage.errors import EnvironmentFailed, boundary
+from ..storage.records import (
+    Fidelity,
+    JsonObject,
+    Message,
+    Proposal,
+    Score,
+    Step,
+    StepResult,
+    ToolCall,
+    ToolSchema,
+)
+from .drive import finish
+from .environments.base import environment_class, tools_of
+from .environments.users import User
+
+CLASS_FIDELITY: dict[str, Fidelity] = {
+    "forkable": "snapshot",
+    "re-executable": "reexecuted",
+    "recorded only": "recorded",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """What one action did. `terminal` runs are over; `truncated` ones were cut (no user left, or `--max-depth`)."""
+
+    step: Step
+    terminal: bool
+    truncated: bool = False
+    state_key: str | None = None
+    environment: Any = None
+    final_state: Any = None
+    info: JsonObject = field(default_factory=dict)
+
+
+async def execute(environment: Any, action: Message, index: int) -> StepResult:
+    """Let the environment execute one action.
+
+    Unknown tools and unparseable arguments on which the environment raises become error observations: they go back to
+    the agent. Any other exception is EnvironmentFailed.
+    """
+    try:
+        with boundary(EnvironmentFailed, f"{type(environment).__name__}.step", place=f"step {index}"):
+            return result_from(await finish(environment.step(action)))
+    except EnvironmentFailed:
+        refused = refusals(action, tools_of(environment))
+        if not refused:
+            raise
+        return StepResult(refused)
+
+
+def refusals(action: Message, tools: Sequence[ToolSchema]) -> list[Message]:
+    """Error observations for every call of an action of which at least one cannot be executed; [] when all could."""
+    known = {str(tool.get("function", tool).get("name")) for tool in tools}
+    reasons = [_reason(call, known) for call in action.tool_calls]
+    if not any(reasons):
+        return []
+    return [
+        Message(role="tool", content=f"Error: {reason or 'not executed'}", tool_call_id=call.id, name=call.name)
+        for call, reason in zip(action.tool_calls, reasons, strict=True)
+    ]
+
+
+def _reason(call: ToolCall, known: set[str]) -> str | None:
+    if known and call.name not in known:
+        return f"there is no tool {call.name}"
+    return "the arguments are not a JSON object" if call.arguments is None else None
+
+
+async def hear(environment: Any, reply: Message) -> StepResult:
+    """Tell a world that listens what the user said; a world that does not goes on."""
+    method = getattr(environment, "hear", None)
+    if method is None:
+        return StepResult()
+    with boundary(EnvironmentFailed, f"{type(environment).__name__}.hear"):
+        return result_from(await finish(method(reply)))
+
+
+async def state_of(environment: Any) -> Any:
+    """`state()` of a world that has it, else None."""
+    method = getattr(environment, "state", None)
+    if method is None:
+        return None
+    with boundary(EnvironmentFailed, f"{type(environment).__name__}.state"):
+        return await finish(method())
+
+
+async def play(
+    environment: Any,
+    proposal: Proposal,
+    index: int,
+    context: Sequence[Message],
+    user: User | None,
+) -> Transition:
+    """Execute `proposal` in a live environment that stands before step `index`; `context` is the conversation so far.
+
+    An action without calls that the world does not answer goes to the user; a world without a user ends on it; a user
+    with nothing left to say truncates the run. Raises EnvironmentFailed.
+    """
+    action = proposal.action
+    result = await execute(environment, action, index)
+    observations, done, rewards = list(result.observations), result.done, [result.reward]
+    fidelity = CLASS_FIDELITY[environment_class(environment)]
+    truncated = False
+    if not done and not action.tool_calls and not observations:
+        if user is None:
+            done = True
+        elif (reply := user.reply([*context, action], proposal.source)) is None:
+            done = truncated = True
+        else:
+            observations.append(reply)
+            fidelity = "recorded"
+            heard = await hear(environment, reply)
+            done = heard.done
+            rewards.append(heard.reward)
+    step = Step(
+        index=index,
+        action=action,
+        observations=tuple(observations),
+        fidelity=fidelity,
+        usage=proposal.usage,
+        logprob=proposal.logprob,
+        scores=reward_scores(rewards),
+    )
+    return Transition(step, done, truncated, state_key(environment), environment, info=result.info)
+
+
+def reward_scores(rewards: Sequence[float | None]) -> dict[str, Score]:
+    """The step's own reward as the score `environment`; {} when the world gave none."""
+    given = [value for value in rewards if value is not None]
+    return {"environment": Score(float(sum(given)))} if given else {}
+
+
+def state_key(environment: Any) -> str | None:
+    """`state_key()` of a world that has it, else None (states of that world are never merged)."""
+    method = getattr(environment, "state_key", None)
+    return method() if method is not None else None

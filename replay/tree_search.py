@@ -1,0 +1,409 @@
+"""One tree: the search of one trajectory, as a state machine without I/O.
+
+`start` tells the recorded spine; `next_jobs` turns asks into jobs; `complete` takes an answer, buffers it, and commits
+answers strictly in ask order, so that the tree does not depend on timing (design.md section 4). What is committed is
+handed to `emit` as journal events; `recall` holds the tells of an earlier session, which answer their asks for free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import search
+from ..storage.canonical import seed_from
+from ..storage.codec import (
+    action_key,
+    score_from,
+    score_to_dict,
+    step_from,
+    step_to_dict,
+    usage_from,
+    usage_to_dict,
+)
+from ..storage.records import (
+    Fidelity,
+    Message,
+    Node,
+    Proposal,
+    ProposalRequest,
+    Score,
+    Step,
+    ToolSchema,
+    Trajectory,
+    Usage,
+    lowest_fidelity,
+)
+
+Emit = Callable[[dict[str, Any]], None]
+FRUITLESS_TELLS = 3
+"""Tells of a sampling policy that brought nothing new, after which a node is closed."""
+
+
+@dataclass(slots=True)
+class Grown:
+    """One child as the search engine got it: a new state, or a duplicate of a known key (`step` None)."""
+
+    key: str
+    prior: float | None
+    samples: int = 1
+    step: Step | None = None
+    terminal: bool = False
+    truncated: bool = False
+    value: float | None = None
+    state_key: str | None = None
+    final_state: Any = None
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    call_key: str | None = None
+    environment: Any = None
+
+
+@dataclass(slots=True)
+class Answer:
+    """What became of one ask. `spent` counts transitions paid for; `recalled`: an earlier session journalled it."""
+
+    children: list[Grown] = field(default_factory=list)
+    more: bool = True
+    failed: str | None = None
+    spent: int = 0
+    calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+    recalled: bool = False
+
+
+@dataclass(slots=True)
+class Job:
+    """One ask to be worked on: the request for the policy, and how many of its first proposals belong to others."""
+
+    tree: TreeSearch
+    ask: search.Ask
+    count: int
+    skip: int
+    request: ProposalRequest
+
+
+class TreeSearch:
+    """The search of one trajectory. `position` is its place in the run's frozen list."""
+
+    def __init__(
+        self,
+        record: Trajectory,
+        position: int,
+        algorithm: search.Algorithm,
+        *,
+        root_step: int,
+        seed: int,
+        width: int,
+        budget: int,
+        max_steps: int,
+        sampling: bool,
+        emit: Emit,
+    ):
+        self.record = record
+        self.position = position
+        self.algorithm = algorithm
+        self.root_step = root_step
+        self.seed = seed
+        self.width = width
+        self.budget = budget
+        self.max_steps = max_steps
+        self.sampling = sampling
+        self.tree = search.Tree(seed=seed_from(seed, record.id))
+        self.prompt: tuple[Message, ...] = record.prompt
+        self.tools: tuple[ToolSchema, ...] = record.tools or ()
+        self.steps: list[Step | None] = [None]
+        self.truncated: list[bool] = [False]
+        self.scores: dict[int, Mapping[str, Score]] = {}
+        self.finals: dict[int, Any] = {}
+        self.call_keys: dict[int, str] = {}
+        self.spent = 0
+        self.calls = 0
+        self.usage: list[Usage] = []
+        self.failures: list[str] = []
+        self.stopped: str | None = None
+        self.grew = False
+        self._solved = 0
+        self._looked_at = 1
+        self.recall: dict[int, Mapping[str, Any]] = {}
+        self._emit = emit
+        self._open: dict[int, Job] = {}
+        self._answers: dict[int, Answer] = {}
+        self._asked: dict[int, int] = {}
+        self._fruitless: dict[int, int] = {}
+
+    # -- growing -----------------------------------------------------------------------------------------------------
+
+    def start(self, steps: Sequence[Step], value: float | None) -> None:
+        """Tell the recorded steps from the root on, as a spine, at no budget cost; `value` is the baseline's score."""
+        told = self.tree.spine([action_key(step.action) for step in steps], value)
+        for node, step in zip(told, steps, strict=True):
+            self._put(node, step, False)
+
+    def next_jobs(self, admit: Callable[[Job], bool]) -> list[Job]:
+        """New asks, up to the width and within the budget. `admit` reserves a call; a refusal ends the tree."""
+        jobs: list[Job] = []
+        while self.stopped is None:
+            free = min(self.width - len(self._open), self.budget - self._reserved())
+            if free <= 0:
+                break
+            asks = self.algorithm.ask(self.tree, free)
+            if not asks:
+                break
+            for ask in asks:
+                job = self._job(ask)
+                if not admit(job):
+                    self.stopped = "budget"
+                    break
+                self._open[ask.id] = job
+                jobs.append(job)
+        if self.stopped is None and not self._open:
+            self.stopped = "budget" if self._reserved() >= self.budget else "exhausted"
+        return jobs
+
+    def _reserved(self) -> int:
+        return self.spent + sum(job.count for job in self._open.values())
+
+    def _job(self, ask: search.Ask) -> Job:
+        count = max(1, min(ask.count, self.budget - self._reserved()))
+        first = self._asked.get(ask.node, 0)
+        self._asked[ask.node] = first + count
+        exclude = frozenset(self.tree.key[child] for child in self.tree.children(ask.node))
+        skip = 0 if self.sampling else sum(job.count for job in self._open.values() if job.ask.node == ask.node)
+        request = ProposalRequest(
+            task=self.record.task,
+            trajectory_id=self.record.id,
+            step=self.root_step + self.tree.depth[ask.node],
+            node=str(ask.node),
+            messages=self.context(ask.node),
+            tools=self.tools,
+            n=count + skip,
+            seed=self.request_seed(ask.node, first),
+            sampling={"first_sample": first},
+            exclude=exclude,
+        )
+        return Job(self, ask, count, skip, request)
+
+    def request_seed(self, node: int, first: int) -> int:
+        """hash(run seed, trajectory, node path, first sample): widening later asks for something new."""
+        path = [self.tree.key[step] for step in self.tree.path(node)[1:]]
+        return seed_from(self.seed, self.record.id, path, first)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no ask is open."""
+        return not self._open
+
+    # -- committing --------------------------------------------------------------------------------------------------
+
+    def complete(self, ask_id: int, answer: Answer) -> list[tuple[int, Any]]:
+        """Take one answer and commit all that are due, in ask order. Returns (node, world) for each new live state."""
+        self._answers[ask_id] = answer
+        grown: list[tuple[int, Any]] = []
+        while self._open and (first := next(iter(self._open))) in self._answers:
+            grown.extend(self._commit(self._open.pop(first), self._answers.pop(first)))
+        return grown
+
+    def answered(self, ask_id: int) -> Answer | None:
+        """The answer an earlier session journalled for this ask."""
+        event = self.recall.pop(ask_id, None)
+        return answer_from(event) if event is not None else None
+
+    def _commit(self, job: Job, answer: Answer) -> list[tuple[int, Any]]:
+        ask, known = job.ask, len(self.tree.key)
+        more = self._more(ask.node, answer)
+        children = [
+            search.Child(child.key, child.prior, child.value, child.terminal, child.state_key, child.samples)
+            for child in answer.children
+        ]
+        nodes = self.algorithm.tell(self.tree, ask.id, children, more=more, failed=answer.failed)
+        self.spent += answer.spent
+        self.calls += answer.calls
+        self.usage.append(answer.usage)
+        if answer.failed:
+            self.failures.append(answer.failed)
+        self.grew = self.grew or not answer.recalled
+        emit = (lambda event: None) if answer.recalled else self._emit
+        emit(self._tell_event(job, answer, more, nodes))
+        grown = []
+        for node, child in zip(nodes, answer.children, strict=True):
+            if node >= known and child.step is not None and node >= len(self.steps):
+                self._put(node, child.step, child.truncated)
+                self._settle(node, child, emit)
+                if child.environment is not None:
+                    grown.append((node, child.environment))
+        return grown
+
+    def _more(self, node: int, answer: Answer) -> bool:
+        if answer.recalled or not answer.more or answer.failed:
+            return answer.more
+        keys = {self.tree.key[child] for child in self.tree.children(node)}
+        if any(child.key not in keys for child in answer.children):
+            self._fruitless[node] = 0
+            return True
+        self._fruitless[node] = self._fruitless.get(node, 0) + 1
+        return self._fruitless[node] < FRUITLESS_TELLS
+
+    def _put(self, node: int, step: Step, truncated: bool) -> None:
+        if node != len(self.steps):
+            raise AssertionError(f"node {node} told out of order")
+        self.steps.append(step)
+        self.truncated.append(truncated)
+
+    def _settle(self, node: int, child: Grown, emit: Emit) -> None:
+        if child.call_key is not None:
+            self.call_keys[node] = child.call_key
+        if child.terminal:
+            self.finals[node] = child.final_state
+        if child.scores:
+            self.scores[node] = child.scores
+            scores = {name: score_to_dict(score) for name, score in child.scores.items()}
+            emit({"event": "score", "t": self.position, "node": node, "scores": scores})
+        if self.tree.status[node] == "pruned":
+            emit({"event": "prune", "t": self.position, "node": node, "reason": self.tree.reason[node]})
+
+    def _tell_event(self, job: Job, answer: Answer, more: bool, nodes: Sequence[int]) -> dict[str, Any]:
+        event: dict[str, Any] = {
+            "event": "tell",
+            "t": self.position,
+            "ask": job.ask.id,
+            "node": job.ask.node,
+            "nodes": list(nodes),
+            "more": more,
+            "spent": answer.spent,
+            "children": [child_to_dict(child) for child in answer.children],
+        }
+        if answer.failed:
+            event["failed"] = answer.failed
+        if answer.calls:
+            event["calls"] = answer.calls
+            event["usage"] = usage_to_dict(answer.usage)
+        return event
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def prefix(self, node: int) -> list[Step]:
+        """All steps from step 0 to `node`: the record's before the root, then the tree's."""
+        path = self.tree.path(node)[1:]
+        return [*self.record.steps[: self.root_step], *(step for n in path if (step := self.steps[n]) is not None)]
+
+    def context(self, node: int) -> tuple[Message, ...]:
+        """The conversation that a policy sees at `node`."""
+        messages = list(self.prompt)
+        for step in self.prefix(node):
+            messages.append(step.action)
+            messages.extend(step.observations)
+        return tuple(messages)
+
+    def branch_step(self, node: int) -> int:
+        """The step at which the path to `node` leaves the record."""
+        spine = sum(self.tree.spine_mask[n] for n in self.tree.path(node)[1:])
+        return self.root_step + spine
+
+    def fidelity(self, node: int) -> Fidelity | None:
+        """The lowest class after the branch point of the path to `node`."""
+        own = [n for n in self.tree.path(node)[1:] if not self.tree.spine_mask[n]]
+        return lowest_fidelity([step.fidelity for n in own if (step := self.steps[n]) is not None])
+
+    def leaves(self) -> list[int]:
+        """Finished searched leaves with a verdict, best guide value first, ties by depth, then by age."""
+        tree = self.tree
+        found = [
+            node
+            for node in range(1, len(tree.key))
+            if tree.terminal[node] and not tree.spine_mask[node] and not tree.imputed[node]
+        ]
+        return sorted(found, key=lambda node: (-(tree.value[node] or 0.0), tree.depth[node], node))
+
+    def solved_leaves(self, success_at: float) -> int:
+        """Searched leaves whose every speaking reward is at least `success_at` (in a sum one could make up for another).
+
+        Looks only at nodes that are new since the last call.
+        """
+        for node in range(self._looked_at, len(self.steps)):
+            parts = [score for name, score in self.scores.get(node, {}).items() if name != "guide"]
+            if self.tree.terminal[node] and not self.tree.spine_mask[node] and _all_at(parts, success_at):
+                self._solved += 1
+        self._looked_at = len(self.steps)
+        return self._solved
+
+    def rows(self, run: str) -> list[Node]:
+        """The tree as records."""
+        return [self._row(run, node) for node in range(len(self.tree.key))]
+
+    def _row(self, run: str, node: int) -> Node:
+        tree, step = self.tree, self.steps[node]
+        return Node(
+            run=run,
+            trajectory_id=self.record.id,
+            node=node,
+            parent=tree.parent[node],
+            depth=tree.depth[node],
+            visits=tree.visits[node],
+            value_sum=tree.value_sum[node],
+            prior=tree.prior[node],
+            key=tree.key[node] or "",
+            value=tree.value[node],
+            terminal=tree.terminal[node],
+            truncated=self.truncated[node],
+            spine=tree.spine_mask[node],
+            imputed=tree.imputed[node],
+            samples=tree.samples[node],
+            status=tree.status[node],
+            reason=tree.reason[node],
+            fidelity=step.fidelity if step else None,
+            call_key=self.call_keys.get(node),
+            step=step,
+        )
+
+
+def _all_at(parts: Sequence[Score], success_at: float) -> bool:
+    values = [score.value for score in parts if score.value is not None]
+    return bool(values) and all(score.error is None for score in parts) and min(values) >= success_at
+
+
+def prior_of(proposal: Proposal) -> float | None:
+    """The policy's probability of a proposal."""
+    return None if proposal.logprob is None else math.exp(min(0.0, proposal.logprob))
+
+
+def child_to_dict(child: Grown) -> dict[str, Any]:
+    """What a tell event keeps of a child: enough to grow the tree again without policy, world or reward."""
+    row: dict[str, Any] = {"key": child.key, "prior": child.prior, "samples": child.samples}
+    if child.step is None:
+        return row
+    row["step"] = step_to_dict(child.step)
+    row["value"] = child.value
+    if child.terminal:
+        row["terminal"], row["truncated"], row["final_state"] = True, child.truncated, child.final_state
+    if child.state_key is not None:
+        row["state_key"] = child.state_key
+    if child.call_key is not None:
+        row["call_key"] = child.call_key
+    if child.scores:
+        row["scores"] = {name: score_to_dict(score) for name, score in child.scores.items()}
+    return row
+
+
+def answer_from(event: Mapping[str, Any]) -> Answer:
+    """The inverse of a tell event."""
+    children = [
+        Grown(
+            key=row["key"],
+            prior=row["prior"],
+            samples=row["samples"],
+            step=step_from(row["step"]) if "step" in row else None,
+            terminal=row.get("terminal", False),
+            truncated=row.get("truncated", False),
+            value=row.get("value"),
+            state_key=row.get("state_key"),
+            final_state=row.get("final_state"),
+            scores={name: score_from(score) for name, score in row.get("scores", {}).items()},
+            call_key=row.get("call_key"),
+        )
+        for row in event["children"]
+    ]
+    usage = usage_from(event.get("usage")) or Usage()
+    more, failed, spent, calls = event["more"], event.get("failed"), event["spent"], event.get("calls", 0)
+    return Answer(children, more, failed, spent, calls, usage, recalled=True)

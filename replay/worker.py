@@ -1,0 +1,157 @@
+"""Works on asks: policy, worlds, rewards. Everything here may run in a worker thread; nothing here touches a tree."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..rewards.compose import Composed
+from ..storage.codec import action_key
+from ..storage.errors import TtcError
+from ..storage.records import Proposal, Step, Trajectory
+from .calls import Reply
+from .environments.base import environment_class
+from .session import Session, close, fork
+from .transition import play, state_of
+from .tree_search import Answer, Grown, Job, prior_of
+
+
+class Worlds:
+    """The live worlds of one tree, by node, least recently used first out. Evicted ones are re-executed when needed."""
+
+    def __init__(self, session: Session, limit: int = 256):
+        self.session = session
+        self._limit = limit
+        self._live: OrderedDict[int, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def keep(self, node: int, environment: Any) -> list[Any]:
+        """Remember the world at `node`; returns the worlds that fell out, to be closed by the caller."""
+        with self._lock:
+            self._live[node] = environment
+            self._live.move_to_end(node)
+            return [self._live.popitem(last=False)[1] for _ in range(len(self._live) - self._limit)]
+
+    async def at(self, path: Sequence[int], steps: Sequence[Step], root_step: int) -> Any:
+        """A world of the caller's own that stands at the last node of `path`, whose actions are `steps` from step 0.
+
+        The nearest live ancestor is forked (or taken, where worlds cannot fork and it is the node itself), the rest is
+        re-executed and compared. Raises DivergedError, EnvironmentFailed.
+        """
+        start: tuple[int, Any] | None = None
+        for depth in range(len(path) - 1, -1, -1):
+            found = self._take(path[depth], own=depth == len(path) - 1)
+            if found is not None:
+                live = await fork(found) if environment_class(found) == "forkable" else found
+                start = (root_step + depth, live)
+                break
+        return await self.session.at(steps, start)
+
+    def _take(self, node: int, *, own: bool) -> Any:
+        with self._lock:
+            found = self._live.get(node)
+            if found is None:
+                return None
+            if environment_class(found) == "forkable":
+                self._live.move_to_end(node)
+                return found
+            return self._live.pop(node) if own else None
+
+    async def close(self) -> None:
+        """Close every live world."""
+        while self._live:
+            await close(self._live.popitem()[1])
+
+
+class Worker:
+    """Turns replies into answers for one run: transitions, then rewards in one batch per ask."""
+
+    def __init__(self, guide: Composed, *, sampling: bool):
+        self.guide = guide
+        self.sampling = sampling
+        self.process = guide.process
+
+    async def answer(self, job: Job, reply: Reply, worlds: Worlds) -> Answer:
+        """The answer to one ask. Failures of the policy's plugin, the world or a reward are data in it."""
+        if reply.error is not None:
+            return Answer(failed=reply.error.message, more=True)
+        proposals = reply.proposals[job.skip : job.skip + job.count]
+        children = merged(proposals, reply.key)
+        fresh = [child for child in children if child.key not in job.request.exclude]
+        steps = job.tree.prefix(job.ask.node)
+        failures = []
+        by_key = dict(reversed([(action_key(proposal.action), proposal) for proposal in proposals]))
+        for child in fresh:
+            try:
+                await self._grow(child, by_key[child.key], job, worlds, steps)
+            except TtcError as error:
+                failures.append(error.message)
+        grown = [child for child in children if child.step is not None or child.key in job.request.exclude]
+        self._score(job.tree.record, job.tree, [child for child in grown if child.step is not None], steps)
+        more = self.sampling or len(proposals) >= job.count
+        return Answer(
+            children=grown,
+            more=more,
+            failed="; ".join(failures) if failures and not grown else None,
+            spent=len(fresh),
+            calls=0 if reply.key is None else 1,
+            usage=reply.usage,
+        )
+
+    async def _grow(self, child: Grown, proposal: Proposal, job: Job, worlds: Worlds, steps: list[Step]) -> None:
+        tree = job.tree
+        path = tree.tree.path(job.ask.node)
+        environment = await worlds.at(path, steps, tree.root_step)
+        index = tree.root_step + len(path) - 1
+        user = worlds.session.user
+        done = await play(environment, proposal, index, job.request.messages, user)
+        terminal = done.terminal or index + 1 >= tree.max_steps
+        child.step, child.terminal = done.step, terminal
+        child.truncated = done.truncated or (terminal and not done.terminal)
+        child.state_key = done.state_key
+        if terminal or self.process:
+            child.final_state = await state_of(environment)
+        if terminal:
+            await close(environment)
+        else:
+            child.environment = environment
+
+    def _score(self, record: Trajectory, tree: Any, children: list[Grown], steps: list[Step]) -> None:
+        judged = [child for child in children if child.terminal or self.process]
+        if not judged:
+            return
+        items = [prefix(record, tree, [*steps, child.step], child) for child in judged if child.step is not None]
+        for child, verdict in zip(judged, self.guide.score_all(items, [c.terminal for c in judged]), strict=True):
+            child.scores = {**verdict.parts, "guide": verdict.combined}
+            child.value = verdict.combined.value
+
+
+def prefix(record: Trajectory, tree: Any, steps: Sequence[Step], child: Grown) -> Trajectory:
+    """What a guide sees: the run up to this step, no gold, no outcome of the log."""
+    return replace(
+        record,
+        task=replace(record.task, private={}),
+        tools=tree.tools,
+        prompt=tree.prompt,
+        steps=tuple(steps),
+        outcome=None,
+        scores={},
+        final_state=child.final_state,
+        truncated=child.truncated,
+        source=None,
+    )
+
+
+def merged(proposals: Sequence[Proposal], call_key: str | None) -> list[Grown]:
+    """Children by action key, in the order of first sight: duplicates are merged before they are paid for."""
+    by_key: dict[str, Grown] = {}
+    for proposal in proposals:
+        key = action_key(proposal.action)
+        if key in by_key:
+            by_key[key].samples += 1
+        else:
+            by_key[key] = Grown(key, prior_of(proposal), call_key=call_key)
+    return list(by_key.values())
