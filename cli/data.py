@@ -1,0 +1,131 @@
+"""`ingest` and `export`: data in, datasets out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .state import State
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(ingest)
+    app.command()(export)
+
+
+def ingest(
+    ctx: typer.Context,
+    paths: Annotated[list[str], typer.Argument(metavar="PATH|-...", help="Files, folders, globs, or - for stdin.")],
+    format_name: Annotated[str, typer.Option("--format", help="Log format, or auto.")] = "auto",
+    dataset: Annotated[str | None, typer.Option(help="Dataset name; default: the name of the file's folder.")] = None,
+    on_bad: Annotated[str, typer.Option(help="skip or fail: what to do with bad records.")] = "skip",
+    dry_run: Annotated[bool, typer.Option(help="Read and report, store nothing.")] = False,
+    limit: Annotated[int | None, typer.Option(help="At most so many trajectories.")] = None,
+) -> None:
+    """Read logs into the database. Example: ttc-replay ingest logs/ --dataset march."""
+    from ..storage.errors import UsageError
+    from ..storage.ingest import IngestOptions, exit_code
+    from ..storage.ingest import ingest as run
+    from .render import progress
+
+    if on_bad not in ("skip", "fail"):
+        raise UsageError(f"--on-bad {on_bad!r}", hint="skip or fail")
+    state: State = ctx.obj
+    options = IngestOptions(format=format_name, dataset=dataset, on_bad=on_bad, dry_run=dry_run, limit=limit)
+    with state.database() as database, progress("ingest", quiet=state.quiet) as tell:
+        report = run(
+            database, paths, options, progress=lambda path, count: tell({"done": count, "total": None, "path": path})
+        )
+    state.emit(report, lambda console: _show_ingest(console, report))
+    raise typer.Exit(exit_code(report))
+
+
+def _show_ingest(console: Console, report: dict[str, Any]) -> None:
+    from .render import clean, table
+
+    columns = ("file", "format", "new", "already there", "skipped", "rejected")
+    rows = [
+        (f["path"], f["format"], f["accepted"], f["duplicates"], f["skipped"], f["rejected"]) for f in report["files"]
+    ]
+    table(console, "", columns, rows, limit=90)
+    for file in report["files"]:
+        for problem in file["problems"][:20]:
+            where = f"{file['path']}:{problem['line']}" if problem["line"] else file["path"]
+            console.print(f"  {problem['code']} {clean(where)}: {clean(problem['message'])}", markup=False)
+        if len(file["problems"]) > 20:
+            console.print(f"  … 20 of {len(file['problems'])} problems shown (--json lists all)", markup=False)
+    if report["ignored"]:
+        console.print(f"ignored (no reader claims them): {', '.join(map(clean, report['ignored']))}", markup=False)
+    totals = report["totals"]
+    console.print(
+        f"{totals['trajectories']} trajectories new, {totals['duplicates']} already there, {totals['skipped']} skipped, "
+        f"{totals['rejected_files']} files rejected; {totals['steps']} steps, {totals['tool_calls']} tool calls",
+        markup=False,
+    )
+
+
+def export(
+    ctx: typer.Context,
+    format_name: Annotated[str, typer.Option("--format", help="Dataset format: trl-sft, trl-dpo, or a plugin.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, or a bare .jsonl file.")],
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Runs to export.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="All runs over this dataset instead.")] = None,
+    unit: Annotated[str | None, typer.Option(help="rest: the continuation a row; step: one message a row.")] = None,
+    min_gain: Annotated[float | None, typer.Option(help="Least gain over the baseline; default: any above 0.")] = None,
+    min_fidelity: Annotated[
+        str, typer.Option(help="simulated, recorded, reexecuted or snapshot: the least true branch taken.")
+    ] = "reexecuted",
+    per_task: Annotated[int | None, typer.Option(help="At most so many counterfactuals a task.")] = None,
+    keep_copied: Annotated[bool, typer.Option(help="Keep counterfactuals that repeat a recorded run.")] = False,
+    keep_trivial: Annotated[bool, typer.Option(help="Keep tasks that a run which does nothing passes.")] = False,
+    margin: Annotated[float, typer.Option(help="Pairs: by how much the rejected sibling's mean is lower.")] = 0.1,
+    min_visits: Annotated[int, typer.Option(help="Pairs: visits a searched sibling needs to be rejected.")] = 2,
+    test_fraction: Annotated[float, typer.Option(help="Share of tasks held out as test split.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    redact: Annotated[bool, typer.Option("--redact/--no-redact", help="Mask secrets.")] = True,
+) -> None:
+    """Write a fine-tuning dataset. Example: ttc-replay export RUN --format trl-sft --out sft/."""
+    from ..storage.export import export as run
+    from ..storage.exporters.options import ExportOptions
+
+    state: State = ctx.obj
+    options = ExportOptions(
+        format=format_name,
+        out=out,
+        runs=tuple(runs or ()),
+        dataset=dataset,
+        unit=unit,
+        min_gain=min_gain,
+        min_fidelity=min_fidelity,  # type: ignore[arg-type]  # checked by the exporter, which names the values
+        per_task=per_task,
+        keep_copied=keep_copied,
+        keep_trivial=keep_trivial,
+        test_fraction=test_fraction,
+        seed=seed,
+        redact=redact,
+        margin=margin,
+        min_visits=min_visits,
+    )
+    with state.database(create=False) as database:
+        report = run(database, options)
+    state.emit(report, lambda console: _show_export(console, report))
+
+
+def _show_export(console: Console, report: dict[str, Any]) -> None:
+    from .render import table
+
+    table(
+        console,
+        f"{report['format']}: {report['splits'].get('train', 0)} train rows, {report['splits'].get('test', 0)} test rows",
+        ("file", "rows", "sha256"),
+        [(file["path"], file["rows"], file["sha256"][:16]) for file in report["files"]],
+        limit=100,
+    )
+    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(report["dropped"].items()))
+    console.print(f"dropped: {dropped or 'nothing'}", markup=False)

@@ -1,0 +1,158 @@
+"""`demo`: the whole chain on the shipped bookkeeping logs; no key, no GPU, no network."""
+
+from __future__ import annotations
+
+import importlib.resources
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .state import State
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..replay.running import Ran
+    from ..replay.settings import Settings
+    from ..storage.database import Database
+
+BUDGET = 96
+"""Transitions per failed run."""
+DATASET = "bookkeeping-demo"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(demo)
+
+
+def demo(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder for the database and the datasets.")] = Path("ttc-demo"),
+) -> None:
+    """Ingest, replay, search and export shipped bookkeeping logs. Example: ttc-replay demo --out /tmp/demo."""
+    state: State = ctx.obj
+    began = time.monotonic()
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = replace(state, db=str(out / "ttc.duckdb"))
+    with state.database() as database:
+        ingested = _ingest(state, database)
+        replayed = _replay(state, database)
+        ran = _search(state, database)
+        exports = _export(database, ran.report["run"], out)
+    document = {
+        "v": 1,
+        "out": str(out),
+        "ingest": ingested["totals"],
+        "replay": replayed["totals"],
+        "search": ran.report["totals"],
+        "interval": list(ran.interval) if ran.interval else None,
+        "export": exports,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    state.emit(document, lambda console: _show(console, document, ran))
+    if ran.interrupted:
+        raise typer.Exit(130)
+
+
+def _ingest(state: State, database: Database) -> dict[str, Any]:
+    """The logs lie beside the environment's module, wherever that is installed: the house only knows the entry point."""
+    from ..storage.ingest import IngestOptions, ingest
+    from .plugins import find
+
+    package = find("environment", "bookkeeping").__module__.rpartition(".")[0]
+    if package not in sys.modules:
+        raise AssertionError(f"{package} was not imported")
+    with importlib.resources.as_file(importlib.resources.files(package) / "logs") as folder:
+        paths = sorted(str(path) for path in folder.glob("*.jsonl"))
+        state.note(f"1/4 ingest: {len(paths)} shipped log files")
+        return ingest(database, paths, IngestOptions(dataset=DATASET))
+
+
+def _replay(state: State, database: Database) -> dict[str, Any]:
+    from ..replay.replaying import replay_all
+    from ..storage.records import Spec
+    from . import jobs, plugins
+
+    records = jobs.Selector(dataset=DATASET, every=True).records(database)
+    state.note(f"2/4 replay: {len(records)} runs re-executed and compared")
+    return replay_all(records, plugins.factory("environment", Spec("bookkeeping")))
+
+
+def _settings() -> Settings:
+    from ..replay.settings import Settings
+    from ..storage.records import Spec
+
+    guide = (("bookkeeping-identity", 1.0), ("bookkeeping-policy", 1.0), ("bookkeeping-progress", 1.0))
+    return Settings(
+        environment=Spec("bookkeeping"),
+        policy=Spec("corpus"),
+        rewards=tuple((Spec(name), weight) for name, weight in guide),
+        accept=Spec("bookkeeping-gold"),
+        algorithm=Spec("mcts"),
+        budget=BUDGET,
+    )
+
+
+def _search(state: State, database: Database) -> Ran:
+    from ..replay.running import run_search
+    from . import jobs
+    from .render import progress
+
+    selector = jobs.Selector(dataset=DATASET)
+    settings = jobs.with_selector(_settings(), selector)
+    records = jobs.chosen(database, selector, settings.success_at)
+    state.note(f"3/4 search: {len(records)} failed runs, MCTS, {settings.budget} transitions each, no model")
+    with progress("search", quiet=state.quiet) as tell:
+        plugins = jobs.make_plugins(settings)
+        return run_search(database, settings, "demo", records, jobs.recorded(database), plugins, tell)
+
+
+def _export(database: Database, run: str, out: Path) -> list[dict[str, Any]]:
+    from ..storage.export import export
+    from ..storage.exporters.options import ExportOptions
+
+    reports = []
+    for name, folder in (("trl-sft", "sft"), ("trl-dpo", "dpo")):
+        options = ExportOptions(format=name, out=out / folder, runs=(run,), test_fraction=0.1)
+        reports.append(export(database, options))
+    return reports
+
+
+def _show(console: Console, document: Mapping[str, Any], ran: Ran) -> None:
+    totals, replayed = document["search"], document["replay"]
+    lines = [
+        f"ingest   {document['ingest']['trajectories']} new runs, {document['ingest']['duplicates']} already there",
+        f"replay   {replayed['matched']} of {replayed['steps']} steps reproduce, {replayed['diverged']} runs diverged",
+        f"search   {totals['trajectories']} failed runs, {totals['transitions']} transitions, "
+        f"{totals['calls']} model calls, {totals['seconds']:.1f} s",
+        f"         {totals['improved']} improved ({totals['novel']} novel, "
+        f"{totals['improved'] - totals['novel']} copied), {totals['trivial']} trivial tasks counted apart",
+        f"gate     {totals['gate']['accepted']} accepted, {totals['gate']['refused']} refused: the guide liked them, "
+        "the held-back gold check did not",
+        f"lanes    observed {_number(totals['mean_observed'])} → baseline {_number(totals['mean_baseline'])} → "
+        f"best {_number(totals['mean_best'])}  (mean success; judge: {ran.report['judge']})",
+        f"gain     95 % paired interval over tasks: {_interval(document['interval'])}",
+        *(_export_line(report) for report in document["export"]),
+        f"{document['seconds']} s in all. Next: ttc-replay --db {document['out']}/ttc.duckdb ls runs",
+    ]
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    return "too few tasks" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _export_line(report: Mapping[str, Any]) -> str:
+    first = report["files"][0]["path"] if report["files"] else "nothing"
+    return f"export   {report['format']}: {sum(report['splits'].values())} rows in {Path(first).parent}"

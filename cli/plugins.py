@@ -1,0 +1,204 @@
+"""Strings become objects: entry point names, `package.module:attribute`, `./file.py:attribute`, options `key=value`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..storage.canonical import content_id
+from ..storage.errors import MissingExtra, PluginFailed, PluginNotFound, TtcError, UsageError
+from ..storage.records import Spec
+
+GROUPS = ("environments", "policies", "rewards", "algorithms", "readers", "exporters")
+KINDS = {"environment": "environments", "policy": "policies", "reward": "rewards"}
+
+
+def parse_options(pairs: Sequence[str], flag: str) -> dict[str, Any]:
+    """`["a=1", "b=x"]` as `{"a": 1, "b": "x"}`: values are JSON where they parse as JSON, else text."""
+    options = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{flag} {pair!r} is not key=value", hint=f"for example {flag} temperature=0.7")
+        options[key.replace("-", "_")] = parse_value(text)
+    return options
+
+
+def parse_value(text: str) -> Any:
+    """JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def installed(kind_group: str) -> dict[str, EntryPoint]:
+    """Entry points of one group by name."""
+    return {point.name: point for point in entry_points(group=f"ttc_replay.{kind_group}")}
+
+
+def find(kind: str, name: str) -> Any:
+    """The object behind a spec's name. Raises PluginNotFound (naming what exists), MissingExtra, PluginFailed."""
+    points = installed(KINDS[kind])
+    if name in points:
+        return _guarded(kind, name, points[name].load)
+    if ":" not in name:
+        near = difflib.get_close_matches(name, points, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        known = ", ".join(sorted(points)) or "none installed"
+        raise PluginNotFound(
+            f"no {kind} named {name!r}", hint=f"{hint}known: {known}; or package.module:attribute, or ./file.py:attribute"
+        )
+    place, _, attribute = name.rpartition(":")
+    module = _guarded(kind, name, lambda: _load_file(place) if place.endswith(".py") else importlib.import_module(place))
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise PluginNotFound(f"{kind} {name!r}: {place} has no {attribute}")
+        found = getattr(found, part)
+    return found
+
+
+def _load_file(place: str) -> ModuleType:
+    path = Path(place).resolve()
+    if not path.is_file():
+        raise PluginNotFound(f"there is no file {place}")
+    name = f"ttc_replay_plugin_{content_id(str(path))[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginNotFound(f"{place} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _guarded(kind: str, name: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except TtcError:
+        raise
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("ttc_replay") and ":" not in name:
+            raise MissingExtra(
+                f"{kind} {name!r} needs the package {error.name}", hint="pip install 'ttc-replay[all]'"
+            ) from error
+        raise PluginNotFound(f"{kind} {name!r}: {error}") from error
+    except Exception as error:  # a plugin's module may raise anything while it is imported
+        raise PluginFailed(f"{kind} {name!r} could not be loaded: {type(error).__name__}: {error}") from error
+
+
+def factory(kind: str, spec: Spec) -> Callable[[], Any]:
+    """A function that builds the object of `spec` anew at each call (environments), options checked now."""
+    found = find(kind, spec.name)
+    if not callable(found):
+        if spec.options:
+            raise UsageError(f"{kind} {spec.name!r} is an object and takes no options")
+        return lambda: found
+    _check_options(kind, spec, found)
+    return lambda: found(**spec.options)
+
+
+def build(kind: str, spec: Spec) -> Any:
+    """The object of `spec`. Rewards may be `@reward` functions, plain functions, classes or objects with `score`."""
+    found = find(kind, spec.name)
+    if kind == "reward" and not inspect.isclass(found):
+        return _reward(spec, found)
+    try:
+        return factory(kind, spec)()
+    except TtcError:
+        raise
+    except Exception as error:  # a plugin's constructor may raise anything
+        raise PluginFailed(f"{kind} {spec.name!r} could not be built: {type(error).__name__}: {error}") from error
+
+
+def _reward(spec: Spec, found: Any) -> Any:
+    from ..rewards.base import FunctionReward
+
+    if not hasattr(found, "score") and callable(found):
+        found = FunctionReward(found)
+    if not spec.options:
+        return found
+    if not hasattr(found, "with_options"):
+        raise UsageError(f"reward {spec.name!r} takes no options")
+    try:
+        return found.with_options(**spec.options)
+    except TypeError as error:
+        raise UsageError(f"reward {spec.name!r}: {error}") from error
+
+
+def _check_options(kind: str, spec: Spec, found: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(**spec.options)
+    except TypeError as error:
+        names = [name for name in signature.parameters if name != "self"]
+        near = [match for key in spec.options for match in difflib.get_close_matches(key, names, n=1)]
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"{kind} {spec.name!r}: {error}", hint=f"{hint}options: {', '.join(names)}") from error
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """Every installed plugin: kind, name, object, package and version; `problem` where it does not load."""
+    rows = []
+    for group in GROUPS:
+        for name, point in sorted(installed(group).items()):
+            dist = point.dist
+            rows.append(
+                {
+                    "kind": group,
+                    "name": name,
+                    "object": point.value,
+                    "package": dist.name if dist else None,
+                    "version": dist.version if dist else None,
+                }
+            )
+    return rows
+
+
+def reward_specs(
+    names: Sequence[str], options: Sequence[str], flag: str = "--reward"
+) -> tuple[tuple[Spec, float], ...]:
+    """`NAME[=WEIGHT]...` and `NAME.key=value...` as specs with weights."""
+    weighted = [_weighted(name, flag) for name in names]
+    by_name: dict[str, dict[str, Any]] = {name: {} for name, _ in weighted}
+    for pair in options:
+        owner = max((name for name in by_name if pair.startswith(name + ".")), key=len, default=None)
+        if owner is None:
+            raise UsageError(f"--reward-opt {pair!r} names no given reward", hint=f"given: {', '.join(by_name)}")
+        by_name[owner].update(parse_options([pair[len(owner) + 1 :]], "--reward-opt"))
+    return tuple((Spec(name, by_name[name]), weight) for name, weight in weighted)
+
+
+def _weighted(text: str, flag: str) -> tuple[str, float]:
+    name, equals, weight = text.rpartition("=")
+    if not equals:
+        return text, 1.0
+    try:
+        return name, float(weight)
+    except ValueError:
+        raise UsageError(f"{flag} {text!r}: the weight is not a number") from None
+
+
+def short(spec: Mapping[str, Any]) -> str:
+    """A spec for people: name and options."""
+    options = " ".join(f"{key}={value}" for key, value in spec.get("options", {}).items())
+    return f"{spec['name']} {options}".strip()

@@ -1,0 +1,81 @@
+"""Folds journals into the database: paid calls into the permanent cache, finished trees into rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from ..storage.errors import JournalDamaged
+from ..storage.journal import journals, read_journal, runs_folder
+from ..storage.records import Node, Score, Trajectory
+from .engine import Engine
+from .report import ROW_KEYS, row_of
+
+
+class Archive(Protocol):
+    """What folding needs of the database."""
+
+    location: str
+
+    def calls(self, keys: Sequence[str]) -> dict[str, Mapping[str, Any]]: ...
+    def save_calls(self, rows: Sequence[Mapping[str, Any]]) -> None: ...
+    def folded(self, path: str) -> int: ...
+    def set_folded(self, path: str, seq: int) -> None: ...
+    def save_run(self, run: str, configuration: Mapping[str, Any], **columns: Any) -> None: ...
+    def save_results(self, run: str, rows: Sequence[Mapping[str, Any]]) -> None: ...
+    def save_nodes(
+        self,
+        run: str,
+        trajectory_id: str,
+        nodes: Sequence[Node],
+        scores: Mapping[int, Mapping[str, Score]],
+    ) -> None: ...
+    def replace_trajectories(self, batch: Sequence[Trajectory]) -> None: ...
+
+
+def fold_calls(archive: Archive) -> list[str]:
+    """Take the finished calls of every journal that grew since the last fold. Returns the damaged journals' errors."""
+    damaged = []
+    for path in journals(runs_folder(archive.location)):
+        try:
+            events, _ = read_journal(path)
+        except JournalDamaged as error:
+            damaged.append(error.line())
+            continue
+        done = archive.folded(str(path))
+        fresh = [event for event in events[done:] if event["event"] == "result" and not event.get("cached")]
+        if len(events) > done:
+            run = path.parent.name
+            archive.save_calls(
+                [{"key": e["key"], "run": run, "body": e["body"], "usage": e.get("usage")} for e in fresh]
+            )
+            archive.set_folded(str(path), len(events))
+    return damaged
+
+
+def fold_run(archive: Archive, engine: Engine, report: Mapping[str, Any], digest: str, status: str) -> None:
+    """Write the run, its results, trees and counterfactuals; what an earlier session of the run wrote is replaced."""
+    settings, run = engine.settings, engine.run_name
+    for grove in engine.groves:
+        if grove.tree is not None and grove.finished:
+            archive.save_nodes(run, grove.record.id, grove.tree.rows(run), grove.tree.scores)
+    found = [grove.verdict.counterfactual for grove in engine.groves]
+    archive.replace_trajectories([item for item in found if item is not None])
+    archive.save_results(run, [_stored(row_of(grove), grove.position) for grove in engine.groves if grove.finished])
+    archive.save_run(
+        run,
+        settings.configuration(),
+        status=status,
+        algorithm=settings.algorithm.name,
+        judge=settings.judge,
+        digest=digest,
+        report=report,
+        seed=settings.seed,
+    )
+    fold_calls(archive)
+
+
+def _stored(row: Mapping[str, Any], position: int) -> dict[str, Any]:
+    kept = {key: row[key] for key in ROW_KEYS if key != "id"}
+    detail = {"refused": row["refused"], "notes": row["notes"], "task_id": row["task_id"]}
+    return {"trajectory_id": row["id"], "position": position, **kept, "detail": detail}

@@ -1,0 +1,81 @@
+"""The `replay` command's work: re-execute records, compare, re-score; no model is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..storage.errors import DivergedError
+from ..storage.records import Trajectory, lowest_fidelity
+from .drive import run_inline
+from .session import EnvironmentFactory, Replay, Session
+
+LEVELS = ("exact", "json", "normalised")
+
+
+def replay_all(
+    records: Sequence[Trajectory],
+    factory: EnvironmentFactory,
+    *,
+    tolerant: bool = False,
+    known: Mapping[str, Mapping[str, Trajectory]] | None = None,
+    drive: Callable[[Any], Replay] = run_inline,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """The report of `replay --json` (design.md section 7). `known`: recorded runs by task id, for tape worlds."""
+    rows = []
+    for index, record in enumerate(records):
+        session = Session(record, factory, (known or {}).get(record.task.id, {record.id: record}))
+        rows.append(row_of(record, drive(session.replay(tolerant=tolerant)), session))
+        if progress is not None:
+            progress(index + 1, len(records))
+    return {"v": 1, "trajectories": rows, "totals": totals_of(rows, records)}
+
+
+def row_of(record: Trajectory, done: Replay, session: Session) -> dict[str, Any]:
+    """One record: how many steps matched, the weakest level used, the first difference, the re-executed outcome."""
+    levels = [match.level for match in done.matches if match.level is not None]
+    first = done.diverged
+    divergence = None
+    if first is not None:
+        divergence = {"step": first.index, "expected": first.expected, "got": first.got}
+    elif done.error is not None:
+        divergence = {"step": len(done.matches), "expected": None, "got": done.error.line()}
+        if isinstance(done.error, DivergedError):
+            divergence = {"step": done.error.step, "expected": done.error.expected, "got": done.error.got}
+    return {
+        "id": record.id,
+        "steps": len(record.steps),
+        "matched": len(levels),
+        "level": max(levels, key=LEVELS.index) if levels else None,
+        "fidelity": lowest_fidelity([match.fidelity for match in done.matches]),
+        "first_divergence": divergence,
+        "baseline": baseline_value(record, done, session),
+    }
+
+
+def baseline_value(record: Trajectory, done: Replay, session: Session) -> float | None:
+    """The environment's own verdict on the re-executed record; None when it gave none or the record diverged."""
+    from ..rewards.environment import environment
+
+    if done.error is not None or done.diverged is not None:
+        return None
+    run = replace(record, prompt=session.prompt, steps=tuple(done.steps), final_state=done.final_state)
+    return environment.score([run])[0].value
+
+
+def totals_of(rows: Sequence[Mapping[str, Any]], records: Sequence[Trajectory]) -> dict[str, Any]:
+    """Sums over rows; `agreed` counts baselines equal to the recorded outcome, of `compared` where both are known."""
+    observed = {record.id: record.outcome.value if record.outcome else None for record in records}
+    both = [row for row in rows if row["baseline"] is not None and observed[row["id"]] is not None]
+    levels = [row["level"] for row in rows]
+    return {
+        "trajectories": len(rows),
+        "steps": sum(row["steps"] for row in rows),
+        "matched": sum(row["matched"] for row in rows),
+        "diverged": sum(row["first_divergence"] is not None for row in rows),
+        "levels": {level: levels.count(level) for level in LEVELS},
+        "compared": len(both),
+        "agreed": sum(row["baseline"] == observed[row["id"]] for row in both),
+    }

@@ -1,0 +1,142 @@
+"""The numbers of a run: one row per trajectory, totals, and a paired interval."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..storage.records import Trajectory, Usage
+from .calls import add_usage
+from .engine import Engine, Grove
+
+ROW_KEYS = (
+    "id",
+    "branch_step",
+    "observed",
+    "baseline",
+    "best",
+    "counterfactual_id",
+    "novel",
+    "trivial",
+    "fidelity",
+    "transitions",
+    "calls",
+    "tokens",
+    "cost_usd",
+    "stopped",
+)
+
+
+def row_of(grove: Grove) -> dict[str, Any]:
+    """One trajectory of `search --json`, plus `task_id`, `refused` and `notes` for the archive.
+
+    None accepted: best = baseline, gain 0.
+    """
+    base, tree, verdict = grove.baseline, grove.tree, grove.verdict
+    found = verdict.counterfactual
+    usage = add_usage(tree.usage) if tree else Usage()
+    judged = base.judged if base else None
+    return {
+        "id": grove.record.id,
+        "branch_step": found.branch_step if found else None,
+        "observed": grove.record.outcome.value if grove.record.outcome else None,
+        "baseline": judged,
+        "best": verdict.value if found else judged,
+        "counterfactual_id": found.id if found else None,
+        "novel": verdict.novel,
+        "trivial": base.trivial if base else False,
+        "fidelity": found.fidelity if found else None,
+        "transitions": tree.spent if tree else 0,
+        "calls": tree.calls if tree else 0,
+        "tokens": (usage.prompt_tokens or 0) + (usage.completion_tokens or 0),
+        "cost_usd": usage.cost_usd or 0.0,
+        "stopped": grove.stopped or "budget",
+        "task_id": grove.record.task.id,
+        "refused": verdict.refused,
+        "notes": _notes(grove),
+    }
+
+
+def _notes(grove: Grove) -> list[str]:
+    notes = list(grove.baseline.notes) if grove.baseline else []
+    if grove.baseline and grove.baseline.error:
+        notes.append(f"{grove.baseline.error_code}: {grove.baseline.error}")
+    if grove.tree and grove.tree.failures:
+        notes.append(f"{len(grove.tree.failures)} failed asks, the first: {grove.tree.failures[0]}")
+    return notes
+
+
+def totals_of(rows: Sequence[Mapping[str, Any]], repeated_calls: int, seconds: float) -> dict[str, Any]:
+    """`totals` of `search --json`. Means and counts of improvement are over non-trivial trajectories; spend is over all."""
+    headline = [row for row in rows if not row["trivial"]]
+    judged = [row for row in headline if row["baseline"] is not None]
+    improved = [row for row in headline if row["counterfactual_id"]]
+    return {
+        "trajectories": len(rows),
+        "improved": len(improved),
+        "novel": sum(bool(row["novel"]) for row in improved),
+        "trivial": len(rows) - len(headline),
+        "transitions": sum(row["transitions"] for row in rows),
+        "calls": sum(row["calls"] for row in rows),
+        "repeated_calls": repeated_calls,
+        "tokens": sum(row["tokens"] for row in rows),
+        "cost_usd": round(sum(row["cost_usd"] for row in rows), 9),
+        "seconds": round(seconds, 3),
+        "mean_observed": _mean(row["observed"] for row in headline),
+        "mean_baseline": _mean(row["baseline"] for row in judged),
+        "mean_best": _mean(row["best"] for row in judged),
+        "gate": {
+            "accepted": sum(bool(row["counterfactual_id"]) for row in rows),
+            "refused": sum(row["refused"] for row in rows),
+        },
+    }
+
+
+def _mean(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def report_of(engine: Engine, seconds: float) -> dict[str, Any]:
+    """`search --json` of design.md section 7, over the trajectories that are finished."""
+    rows = [row_of(grove) for grove in engine.groves if grove.finished]
+    return {
+        "v": 1,
+        "run": engine.run_name,
+        "algorithm": engine.settings.algorithm.name,
+        "judge": engine.settings.judge,
+        "trajectories": [{key: row[key] for key in ROW_KEYS} for row in rows],
+        "totals": totals_of(rows, engine.caller.repeated_calls, seconds),
+    }
+
+
+def paired_interval(
+    rows: Sequence[Mapping[str, Any]], tasks: Mapping[str, str], seed: int = 0, resamples: int = 2000
+) -> tuple[float, float] | None:
+    """95 % percentile interval of the mean gain (best − baseline), by a cluster bootstrap over tasks.
+
+    Trajectories of one task are resampled together (Efron & Tibshirani 1993, chapter 8: resample the independent unit).
+    Trivial tasks and unknown baselines are left out; None with fewer than two tasks.
+    """
+    gains: dict[str, list[float]] = {}
+    for row in rows:
+        if not row["trivial"] and row["baseline"] is not None and row["best"] is not None:
+            gains.setdefault(tasks.get(row["id"], row["id"]), []).append(row["best"] - row["baseline"])
+    clusters = [gains[task] for task in sorted(gains)]
+    if len(clusters) < 2:
+        return None
+    draw = random.Random(seed)
+    means = sorted(_resampled(clusters, draw) for _ in range(resamples))
+    return means[int(0.025 * resamples)], means[int(0.975 * resamples) - 1]
+
+
+def _resampled(clusters: Sequence[Sequence[float]], draw: random.Random) -> float:
+    chosen = draw.choices(clusters, k=len(clusters))
+    return sum(map(sum, chosen)) / sum(map(len, chosen))
+
+
+def task_of(records: Sequence[Trajectory]) -> dict[str, str]:
+    """Task ids by trajectory id."""
+    return {record.id: record.task.id for record in records}

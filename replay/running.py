@@ -1,0 +1,154 @@
+"""One search job from settings to report: pick the trajectories, open the journal, run the engine, fold the result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..storage.errors import TtcError, UsageError
+from ..storage.journal import Journal, digest, read_journal, runs_folder
+from ..storage.records import Outcome, Trajectory
+from .engine import Engine, Plugins
+from .fold import fold_calls, fold_run
+from .report import paired_interval, report_of, row_of
+from .settings import Settings
+
+
+DIVERGED = ("TTC-E301", "TTC-E302")
+
+
+@dataclass(slots=True)
+class Ran:
+    """A finished (or interrupted) job: the report of `search --json`, and what ended it early."""
+
+    report: dict[str, Any]
+    interrupted: bool = False
+    error: TtcError | None = None
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    digest: str = ""
+    interval: tuple[float, float] | None = None
+    all_diverged: bool = False
+
+
+def hidden(records: Sequence[Trajectory]) -> list[Trajectory]:
+    """Records as policies may see them: no gold, no details of the outcome."""
+    return [
+        replace(
+            record,
+            task=replace(record.task, private={}),
+            outcome=Outcome(record.outcome.value, record.outcome.name) if record.outcome else None,
+            final_state=None,
+        )
+        for record in records
+    ]
+
+
+def failing(records: Sequence[Trajectory], success_at: float) -> list[Trajectory]:
+    """Recorded runs whose outcome is below `success_at` or unknown (the baseline decides those)."""
+    return [
+        record
+        for record in records
+        if record.run is None
+        and (record.outcome is None or record.outcome.value is None or record.outcome.value < success_at)
+    ]
+
+
+def run_search(
+    archive: Any,
+    settings: Settings,
+    name: str | None,
+    records: Sequence[Trajectory],
+    known: Sequence[Trajectory],
+    plugins: Plugins,
+    progress: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Ran:
+    """Search `records`; `known` are all recorded trajectories (for policies, users, novelty).
+
+    The same call again resumes. Raises RunConflict, DatabaseBusy, JournalDamaged, UsageError before anything is spent.
+    """
+    notes = fold_calls(archive)
+    _check_steps(settings, records)
+    run = settings.run_name(name)
+    prepare = getattr(plugins.policy, "prepare", None)
+    if prepare is not None:
+        prepare(hidden(known))
+    check = getattr(plugins.policy, "check", None)
+    if check is not None:
+        check()
+    folder = runs_folder(archive.location) / run
+    journal = Journal.open(folder, settings.configuration(), [record.id for record in records])
+    try:
+        ordered = _frozen(journal, records, archive)
+        engine = Engine(settings, run, ordered, known, plugins, journal, archive.calls, progress)
+        started = time.monotonic()
+        asyncio.run(_interruptible(engine))
+        journal.sync()
+        return _fold(archive, engine, journal, time.monotonic() - started, notes)
+    finally:
+        journal.close()
+
+
+def _check_steps(settings: Settings, records: Sequence[Trajectory]) -> None:
+    step = settings.from_step
+    if isinstance(step, int):
+        short = [record.id[:12] for record in records if step >= len(record.steps)]
+        if step < 0 or short:
+            raise UsageError(
+                f"--from-step {step}: no such step in {', '.join(short[:3]) or 'any trajectory'}",
+                hint="steps are counted from 0; `ttc-replay show ID` lists them",
+            )
+
+
+def _frozen(journal: Journal, records: Sequence[Trajectory], archive: Any) -> list[Trajectory]:
+    """The records in the journal's frozen order: a resumed run keeps its own list."""
+    by_id = {record.id: record for record in records}
+    return [by_id[item] if item in by_id else archive.trajectory(item) for item in journal.trajectories]
+
+
+async def _interruptible(engine: Engine) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, engine.stop)
+    try:
+        await engine.run()
+    finally:
+        closing = getattr(engine.plugins.policy, "close", None)
+        if closing is not None:
+            done = closing()
+            if asyncio.iscoroutine(done):
+                await done
+
+
+def _fold(archive: Any, engine: Engine, journal: Journal, seconds: float, notes: list[str]) -> Ran:
+    report = report_of(engine, seconds)
+    events, _ = read_journal(journal.path)
+    total = digest(events)
+    status = "interrupted" if engine.interrupted else "error" if engine.error else "done"
+    fold_run(archive, engine, report, total, status)
+    rows = [row_of(grove) for grove in engine.groves if grove.finished]
+    tasks = {grove.record.id: grove.record.task.id for grove in engine.groves}
+    errors = [grove.baseline.error_code for grove in engine.groves if grove.baseline and grove.baseline.error]
+    return Ran(
+        report,
+        engine.interrupted,
+        engine.error,
+        notes,
+        warnings=_warnings(rows),
+        digest=total,
+        interval=paired_interval(rows, tasks, engine.settings.seed),
+        all_diverged=bool(errors) and len(errors) == len(rows) and all(code in DIVERGED for code in errors),
+    )
+
+
+def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Notes of rows, each once with how many runs it is about."""
+    counts = Counter(note for row in rows for note in row["notes"])
+    return [note if count == 1 else f"{note} ({count} runs)" for note, count in counts.most_common(10)]
