@@ -133,7 +133,9 @@ class Engine:
                 else:
                     self._spawn(self._work(batch))
             if self._tasks:
-                done, self._tasks = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+                # a running task may spawn others, so the set is changed in place
+                done, _ = await asyncio.wait(set(self._tasks), return_when=asyncio.FIRST_COMPLETED)
+                self._tasks -= done
                 for task in done:
                     task.result()
             elif self._halted or not (self._ready or self._waiting):
@@ -175,7 +177,11 @@ class Engine:
         if event is not None:
             grove.baseline = baseline_from(event, grove.record)
         else:
-            keep = lambda done, world: grove.worlds.keep(self._spine_node(grove, done), world) and None  # noqa: E731
+
+            def keep(done: int, world: Any) -> None:
+                if (node := done - self._root_step(grove.record)) >= 0:
+                    grove.worlds.keep(node, world)
+
             taken = take_baseline(grove.session, self.judge, self.settings.success_at, self._endings, keep)
             grove.baseline = await self._off(taken)
             self._emit(baseline_event(grove.position, grove.baseline))
@@ -195,10 +201,6 @@ class Engine:
     def _root_step(self, record: Trajectory) -> int:
         step = self.settings.from_step
         return min(step, len(record.steps)) if isinstance(step, int) else 0
-
-    def _spine_node(self, grove: Grove, done: int) -> int:
-        """The node of the state after `done` recorded steps; states before the root are of no use (-1)."""
-        return max(-1, done - self._root_step(grove.record))
 
     async def _plant(self, grove: Grove, base: Baseline) -> None:
         record, settings = grove.record, self.settings
@@ -230,23 +232,30 @@ class Engine:
     # -- asks and answers --------------------------------------------------------------------------------------------
 
     def _pump(self, grove: Grove) -> None:
-        """Turn free width into jobs; asks that an earlier session answered are answered at once."""
+        """Commit what is due and turn free width into jobs, one commit and one ask at a time."""
         tree = grove.tree
         if tree is None or grove.finished:
             return
-        queue = deque(self._next_jobs(tree))
-        while queue:
-            job = queue.popleft()
+        self._launch(tree)
+        while (grown := tree.commit_next()) is not None:
+            for node, world in grown:
+                grove.worlds.keep(node, world)
+            self._check_solved(tree)
+            self._launch(tree)
+        if tree.idle and tree.stopped is not None:
+            self._finish(grove)
+
+    def _launch(self, tree: TreeSearch) -> None:
+        """Free width becomes jobs; asks that an earlier session answered are answered at once."""
+        if self._halted:
+            return
+        for job in self._next_jobs(tree):
             answer = tree.answered(job.ask.id)
             if answer is None:
                 self._ready.append(job)
-                continue
-            self._settle(job, answer)
-            tree.complete(job.ask.id, answer)
-            self._check_solved(tree)
-            queue.extend(self._next_jobs(tree))
-        if tree.idle and tree.stopped is not None:
-            self._finish(grove)
+            else:
+                self._settle(job, answer)
+                tree.deliver(job.ask.id, answer)
 
     def _next_jobs(self, tree: TreeSearch) -> list[Job]:
         seconds = self.settings.limits.seconds
@@ -298,11 +307,8 @@ class Engine:
             job.tree.stopped = grove.stopped = "error"
             return
         self._settle(job, answer)
-        for node, world in job.tree.complete(job.ask.id, answer):
-            grove.worlds.keep(node, world)
-        self._check_solved(job.tree)
-        if not self._halted:
-            self._pump(grove)
+        job.tree.deliver(job.ask.id, answer)
+        self._pump(grove)
         if self._progress is not None:
             self._progress(self.status())
 

@@ -1,7 +1,7 @@
 """One tree: the search of one trajectory, as a state machine without I/O.
 
-`start` tells the recorded spine; `next_jobs` turns asks into jobs; `complete` takes an answer, buffers it, and commits
-answers strictly in ask order, so that the tree does not depend on timing (design.md section 4). What is committed is
+`start` tells the recorded spine; `next_jobs` turns asks into jobs; `deliver` takes an answer, `commit_next` commits
+answers strictly in ask order, one at a time, so that the tree does not depend on timing (design.md section 4). What is committed is
 handed to `emit` as journal events; `recall` holds the tells of an earlier session, which answer their asks for free.
 """
 
@@ -197,13 +197,18 @@ class TreeSearch:
 
     # -- committing --------------------------------------------------------------------------------------------------
 
-    def complete(self, ask_id: int, answer: Answer) -> list[tuple[int, Any]]:
-        """Take one answer and commit all that are due, in ask order. Returns (node, world) for each new live state."""
+    def deliver(self, ask_id: int, answer: Answer) -> None:
+        """Take one answer; it waits until all earlier asks are answered."""
         self._answers[ask_id] = answer
-        grown: list[tuple[int, Any]] = []
-        while self._open and (first := next(iter(self._open))) in self._answers:
-            grown.extend(self._commit(self._open.pop(first), self._answers.pop(first)))
-        return grown
+
+    def commit_next(self) -> list[tuple[int, Any]] | None:
+        """Commit the oldest open ask if its answer is there: (node, world) for each new live state, else None.
+
+        One at a time: the caller asks again after each commit, so that asks do not depend on what arrived together.
+        """
+        if not self._open or (first := next(iter(self._open))) not in self._answers:
+            return None
+        return self._commit(self._open.pop(first), self._answers.pop(first))
 
     def answered(self, ask_id: int) -> Answer | None:
         """The answer an earlier session journalled for this ask."""
@@ -298,12 +303,12 @@ class TreeSearch:
 
     def branch_step(self, node: int) -> int:
         """The step at which the path to `node` leaves the record."""
-        spine = sum(self.tree.on_spine[n] for n in self.tree.path(node)[1:])
+        spine = sum(self.tree.spine[n] for n in self.tree.path(node)[1:])
         return self.root_step + spine
 
     def fidelity(self, node: int) -> Fidelity | None:
         """The lowest class after the branch point of the path to `node`."""
-        own = [n for n in self.tree.path(node)[1:] if not self.tree.on_spine[n]]
+        own = [n for n in self.tree.path(node)[1:] if not self.tree.spine[n]]
         return lowest_fidelity([step.fidelity for n in own if (step := self.steps[n]) is not None])
 
     def leaves(self) -> list[int]:
@@ -312,7 +317,7 @@ class TreeSearch:
         found = [
             node
             for node in range(1, len(tree.key))
-            if tree.terminal[node] and not tree.on_spine[node] and not tree.imputed[node]
+            if tree.terminal[node] and not tree.spine[node] and not tree.imputed[node]
         ]
         return sorted(found, key=lambda node: (-(tree.value[node] or 0.0), tree.depth[node], node))
 
@@ -323,7 +328,7 @@ class TreeSearch:
         """
         for node in range(self._looked_at, len(self.steps)):
             parts = [score for name, score in self.scores.get(node, {}).items() if name != "guide"]
-            if self.tree.terminal[node] and not self.tree.on_spine[node] and _all_at(parts, success_at):
+            if self.tree.terminal[node] and not self.tree.spine[node] and _all_at(parts, success_at):
                 self._solved += 1
         self._looked_at = len(self.steps)
         return self._solved
@@ -347,7 +352,7 @@ class TreeSearch:
             value=tree.value[node],
             terminal=tree.terminal[node],
             truncated=self.truncated[node],
-            spine=tree.on_spine[node],
+            spine=tree.spine[node],
             imputed=tree.imputed[node],
             samples=tree.samples[node],
             status=tree.status[node],

@@ -1,7 +1,7 @@
 """Best-of-n: whole runs side by side, and the best of them.
 
 N rollouts are drawn from the policy and the one with the highest value is taken (Stiennon et al. 2020, arXiv
-2009.01325, section 3; Cobbe et al. 2021, arXiv 2110.14168, with a verifier). The baseline that every other search must
+2009.01325; Cobbe et al. 2021, arXiv 2110.14168, with a verifier). The baseline that every other search must
 beat.
 """
 

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import log, sqrt
+from typing import cast
 
 from .algorithm import Algorithm
 from .tree import OPEN, Ask, Child, Tree
@@ -34,7 +35,9 @@ class AutoBranch:
 
     Satisfies Algorithm; without a record it is the wrapped algorithm. The wrapped one should respect
     `tree.leave_spine` (ours do): a rollout that begins at a branch point leaves the record there. An algorithm with
-    `synchronous = True` runs once at each point, to its end, so it ends when all points of interest were probed.
+    `synchronous = True` runs once at each point, to its end; after the points of interest come the others, the
+    earliest first. `go_on` and `may_begin` (see RolloutSearch) are used where an algorithm has them; without, each ask
+    is taken for a new rollout.
     """
 
     algorithm: Algorithm
@@ -58,13 +61,9 @@ class AutoBranch:
         return self.algorithm.tell(tree, ask_id, children, more=more, failed=failed)
 
     def _ask_one(self, tree: Tree) -> Ask | None:
-        while waiting := len(tree.tips):
-            if asks := self.algorithm.ask(tree, 1):
-                if len(tree.tips) == waiting:  # nothing could go on: this one began where the last one did
-                    _count_probe(tree, tree.start)
-                return asks[0]
-            if len(tree.tips) == waiting:
-                break
+        go_on = getattr(self.algorithm, "go_on", None)
+        if go_on is not None and (ask := go_on(tree)) is not None:
+            return cast(Ask, ask)
         may_begin = getattr(self.algorithm, "may_begin", None)
         if may_begin is not None and not may_begin(tree):
             return None

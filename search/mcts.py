@@ -14,7 +14,7 @@ value a child was told with, else by a rollout to an end. Backup adds to sums an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, inf, log, sqrt
+from math import ceil, inf, log, pow, sqrt
 
 from ..storage.errors import UsageError
 from .algorithm import check_count, check_number
@@ -92,7 +92,7 @@ class MCTS(RolloutSearch):
         if tree.complete[node]:
             return False
         visits = tree.visits[node] + tree.virtual[node]
-        limit = ceil(self.widening_coefficient * float(visits) ** self.widening_exponent)
+        limit = ceil(self.widening_coefficient * pow(visits, self.widening_exponent))
         have = len(tree.child_ids[node]) + tree.pending[node]
         return have < max(1, limit)
 

@@ -28,9 +28,10 @@ class RolloutSearch(TreeSearch):
         return len(tree.tips) + len(tree.asks) < 1 + tree.ended
 
     def _next(self, tree: Tree) -> Ask | None:
-        return self._go_on(tree) or (self._begin(tree) if self.may_begin(tree) else None)
+        return self.go_on(tree) or (self._begin(tree) if self.may_begin(tree) else None)
 
-    def _go_on(self, tree: Tree) -> Ask | None:
+    def go_on(self, tree: Tree) -> Ask | None:
+        """The next ask of the oldest open rollout that waits for one; None when none can go on now."""
         for _ in range(len(tree.tips)):
             tip = tree.tips.popleft()
             if tree.status[tip] != OPEN:

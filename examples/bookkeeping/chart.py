@@ -24,36 +24,34 @@ class Account:
     kind: AccountKind
 
 
-ACCOUNTS: dict[str, Account] = {
-    code: Account(code, name, kind)
-    for code, name, kind in (
-        ("0400", "Equipment: single items from 800.00 net", "balance"),
-        ("1000", "Bank", "control"),
-        ("1200", "Trade receivables", "control"),
-        ("1400", "Prepaid expenses: paid now, belongs to a later month", "balance"),
-        ("1500", "Input VAT", "control"),
-        ("2000", "Trade payables", "control"),
-        ("2100", "Accrued expenses: paid now, belongs to an earlier month", "balance"),
-        ("2200", "Output VAT", "control"),
-        ("2500", "Bank loan", "balance"),
-        ("3000", "Equity", "control"),
-        ("4000", "Sales, standard rate", "income"),
-        ("4100", "Sales, reduced rate", "income"),
-        ("6000", "Goods for resale", "cost"),
-        ("6100", "Rent", "cost"),
-        ("6200", "Software and hosting", "cost"),
-        ("6300", "Telephone and internet", "cost"),
-        ("6400", "Travel", "cost"),
-        ("6500", "Office supplies and equipment under 800.00 net", "cost"),
-        ("6600", "Staff meals", "cost"),
-        ("6610", "Entertainment of customers", "cost"),
-        ("6700", "Insurance", "cost"),
-        ("6800", "Bank and card charges", "cost"),
-        ("6900", "Exchange differences", "cost"),
-        ("7000", "Loan interest", "cost"),
-        ("9000", "Suspense: must be zero when the month is closed", "balance"),
-    )
-}
+_TABLE: tuple[tuple[str, str, AccountKind], ...] = (
+    ("0400", "Equipment: single items from 800.00 net", "balance"),
+    ("1000", "Bank", "control"),
+    ("1200", "Trade receivables", "control"),
+    ("1400", "Prepaid expenses: paid now, belongs to a later month", "balance"),
+    ("1500", "Input VAT", "control"),
+    ("2000", "Trade payables", "control"),
+    ("2100", "Accrued expenses: paid now, belongs to an earlier month", "balance"),
+    ("2200", "Output VAT", "control"),
+    ("2500", "Bank loan", "balance"),
+    ("3000", "Equity", "control"),
+    ("4000", "Sales, standard rate", "income"),
+    ("4100", "Sales, reduced rate", "income"),
+    ("6000", "Goods for resale", "cost"),
+    ("6100", "Rent", "cost"),
+    ("6200", "Software and hosting", "cost"),
+    ("6300", "Telephone and internet", "cost"),
+    ("6400", "Travel", "cost"),
+    ("6500", "Office supplies and equipment under 800.00 net", "cost"),
+    ("6600", "Staff meals", "cost"),
+    ("6610", "Entertainment of customers", "cost"),
+    ("6700", "Insurance", "cost"),
+    ("6800", "Bank and card charges", "cost"),
+    ("6900", "Exchange differences", "cost"),
+    ("7000", "Loan interest", "cost"),
+    ("9000", "Suspense: must be zero when the month is closed", "balance"),
+)
+ACCOUNTS: dict[str, Account] = {code: Account(code, name, kind) for code, name, kind in _TABLE}
 
 VAT_RATES: dict[str, Decimal] = {"S20": Decimal(20), "R10": Decimal(10), "E0": Decimal(0), "N": Decimal(0)}
 """Percent by code: standard, reduced, exempt, and no VAT at all."""

@@ -1,7 +1,7 @@
-"""What the visible rules allow for each bank line: computed from the feed, the open invoices and the company rules alone.
+"""What the visible rules allow for each bank line, computed from the feed, the invoices and the company rules alone.
 
-Nothing here reads the gold. Where the rules leave a choice that only a reader of the text can make (who ate the lunch, which
-of two equal invoices), every choice is allowed: that is what a policy check can do, and why it can be passed by wrong books.
+Nothing here reads the gold. Where the rules leave a choice that only a reader of the text can make (who ate the lunch,
+which of two equal invoices), every choice is allowed: that is what a policy check can do, and why wrong books can pass.
 """
 
 from __future__ import annotations

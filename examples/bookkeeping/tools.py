@@ -63,7 +63,7 @@ TOOLS: tuple[dict[str, Any], ...] = (
     ),
     _tool(
         "match_invoice",
-        "Settle an invoice with a bank line. What the line brings more or less than is settled goes to difference_account.",
+        "Settle an invoice with a bank line. What the line brings above or below settled goes to difference_account.",
         {
             "line": _LINE,
             "invoice": _text("Invoice number"),

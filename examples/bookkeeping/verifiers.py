@@ -1,7 +1,8 @@
 """Four separate rewards over the same books: identity, policy, progress and the held-back gold.
 
-Each reads only `trajectory.final_state` (what `BookkeepingEnvironment.state` gave) and the task. A search may see the first
-three; the gold, rebuilt from the task's id, is for `--accept`: books can be balanced, reconciled, within policy and wrong.
+Each reads only `trajectory.final_state` (what `BookkeepingEnvironment.state` gave) and the task. A search may see the
+first three; the gold, rebuilt from the task's id, is for `--accept`: books can be balanced, reconciled, within policy
+and wrong.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from ttc_replay import Score, Trajectory, reward
 from ttc_replay.examples.bookkeeping.chart import BANK, SUSPENSE
 from ttc_replay.examples.bookkeeping.expectations import Expectation, expectations
-from ttc_replay.examples.bookkeeping.ledger import Booking, Books, Part, all_bookings, balances, books_from_json
+from ttc_replay.examples.bookkeeping.ledger import Booking, Books, Part, balances, books_from_json
 from ttc_replay.examples.bookkeeping.money import ZERO
 from ttc_replay.examples.bookkeeping.world import World, world_of
 
@@ -49,7 +50,7 @@ def policy(trajectory: Trajectory) -> Score | None:
 def progress(trajectory: Trajectory) -> Score | None:
     """How far a prefix has come, in [0, 1]: 0.9 for clean lines less 0.45 for spoilt ones, 0.1 for a clean close.
 
-    A line is clean when it is booked once, with the feed's amount and within policy; spoilt when it is booked otherwise.
+    A line is clean when it is booked once, with the feed's amount and within policy; spoilt when booked otherwise.
     Closing what is not clean costs the 0.1 that it would have earned.
     """
     if (read := _read(trajectory)) is None:
@@ -71,7 +72,7 @@ def progress(trajectory: Trajectory) -> Score | None:
 
 @reward
 def gold(trajectory: Trajectory) -> Score | None:
-    """1.0 when the month is closed and every booking equals the auditor's. `detail["wrong"]` names the lines that do not."""
+    """1.0 when the month is closed and every booking equals the auditor's; `detail["wrong"]` names the other lines."""
     if (read := _read(trajectory)) is None:
         return None
     world, books, closed = read
@@ -82,7 +83,7 @@ def gold(trajectory: Trajectory) -> Score | None:
 
 
 def identity_failures(world: World, books: Books, closed: bool) -> list[str]:
-    """Which of the bank's and the ledger's identities do not hold: `closed`, `balanced`, `lines_linked_once`, `bank`."""
+    """Which identities do not hold: `closed`, `balanced` (suspense empty too), `lines_linked_once`, `bank`."""
     totals = balances(world.opening, books)
     linked_once = all(len(books.get(line.id, ())) == 1 for line in world.lines)
     holds = {
@@ -139,10 +140,3 @@ def _by_part(booking: Booking, name: str) -> list[Any]:
 
 def _all_hold(checks: list[dict[str, bool]]) -> dict[str, bool]:
     return {name: all(item[name] for item in checks) for name in checks[0]} if checks else {}
-
-
-def is_gold(world: World, books: Books) -> bool:
-    """Whether the bookings are the auditor's, whatever the close."""
-    return [booking.canonical() for booking in all_bookings(books)] == [
-        world.gold[line].canonical() for line in sorted(world.gold)
-    ]

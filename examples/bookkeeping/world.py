@@ -21,7 +21,10 @@ Difficulty = Literal["easy", "medium", "hard"]
 DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")
 TASKS_PER_DIFFICULTY = 24
 
-_NAMES = "January February March April May June July August September October November December".split()
+_NAMES = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 _TASK_ID = re.compile(r"bookkeeping/(easy|medium|hard)/([0-9]{3,9})")
 
 

@@ -72,7 +72,7 @@ class Overlay(Mapping[str, Any]):
         self.own = {}
 
     def fork(self) -> Overlay:
-        """An independent view of the same records: what was private is shared from now on, copied again when written."""
+        """An independent view: what was private is shared from now on, and copied again when written."""
         if self.own:
             self.frozen = {**self.frozen, **self.own}
             self.own = {}

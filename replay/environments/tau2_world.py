@@ -12,11 +12,10 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from typing import Any, Protocol
 
-from ...storage.canonical import canonical_json
 from ...storage.errors import MissingExtra, UsageError
 from .tau2_overlay import OverlayDatabase
 
@@ -27,8 +26,12 @@ _OVERLAID = ("airline", "retail")
 class World(Protocol):
     """The state of one run in one domain."""
 
+    def has(self, name: str, requestor: str) -> bool:
+        """Whether "assistant" or "user" has a tool of that name."""
+        ...
+
     def call(self, name: str, arguments: Mapping[str, Any], requestor: str) -> Any:
-        """Execute a tool for "assistant" or "user"; its raw result. Raises what the tool raises, KeyError for none."""
+        """Execute a tool that `has` names; its raw result, still part of the state. Raises what the tool raises."""
         ...
 
     def run(self, function: Mapping[str, Any]) -> Any:
@@ -40,7 +43,11 @@ class World(Protocol):
         ...
 
     def changed(self) -> dict[str, str]:
-        """What differs from the pristine state, as canonical texts by name. Equal if and only if the states are."""
+        """What differs from the pristine databases, as canonical texts by name. Equal if and only if they are."""
+        ...
+
+    def key(self) -> Any:
+        """JSON that is equal for equal states: `changed` and what else later calls depend on."""
         ...
 
 
@@ -59,11 +66,13 @@ class Domain:
         return str(self.environment.policy)
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_domain(name: str) -> Domain:
-    """Load a domain (.2 CPU-s for airline, once). Raises UsageError for an unknown one and MissingExtra without tau2."""
+    """Load a domain (airline: .25 CPU-s, once a process). Raises UsageError for an unknown one, and MissingExtra."""
     if name not in DOMAINS:
-        raise UsageError(f"there is no tau2 domain {name!r}", hint=f"--env-opt domain=NAME, one of {', '.join(DOMAINS)}")
+        raise UsageError(
+            f"there is no tau2 domain {name!r}", hint=f"--env-opt domain=NAME, one of {', '.join(DOMAINS)}"
+        )
     environment = _module(f"tau2.domains.{name}.environment").get_environment()
     return Domain(name, environment, tuple(tool.openai_schema for tool in environment.get_tools()))
 
@@ -113,12 +122,14 @@ class OverlayWorld:
         """An untouched world."""
         return cls(domain, OverlayDatabase.over(domain.environment.tools.db))
 
+    def has(self, name: str, requestor: str) -> bool:
+        """See `World.has`: the user has no tools here."""
+        return requestor == "assistant" and name in _tools_of(type(self.toolkit))
+
     def call(self, name: str, arguments: Mapping[str, Any], requestor: str) -> Any:
         """See `World.call`."""
-        if requestor != "assistant" or not _is_tool(self.toolkit, name):
-            raise KeyError(name)
         check_expression(name, arguments)
-        return self._execute(name, arguments, _writes(self.toolkit, name))
+        return self._execute(name, arguments, _tools_of(type(self.toolkit))[name])
 
     def run(self, function: Mapping[str, Any]) -> Any:
         """See `World.run`."""
@@ -141,6 +152,10 @@ class OverlayWorld:
         """See `World.changed`."""
         return self.database.changed(self.domain.texts)
 
+    def key(self) -> Any:
+        """See `World.key`."""
+        return self.changed()
+
 
 class CopyWorld:
     """A whole tau2 environment of its own."""
@@ -155,7 +170,10 @@ class CopyWorld:
     def over(cls, domain: Domain, data: Mapping[str, Any]) -> CopyWorld:
         """A copy of the pristine environment with a task's initial data."""
         environment = copy.deepcopy(domain.environment)
-        for kit, update in ((environment.tools, data.get("agent_data")), (environment.user_tools, data.get("user_data"))):
+        for kit, update in (
+            (environment.tools, data.get("agent_data")),
+            (environment.user_tools, data.get("user_data")),
+        ):
             if update and kit is None:
                 raise ValueError(f"the installed tau2 has no user side in the domain {domain.name}")
             if update:
@@ -169,13 +187,15 @@ class CopyWorld:
             raise ValueError(f"the installed tau2 has no {side} tools in the domain {self.domain.name}")
         return kit
 
+    def has(self, name: str, requestor: str) -> bool:
+        """See `World.has`."""
+        kit = self.environment.user_tools if requestor == "user" else self.environment.tools
+        return kit is not None and name in _tools_of(type(kit))
+
     def call(self, name: str, arguments: Mapping[str, Any], requestor: str) -> Any:
         """See `World.call`."""
-        kit = self._kit(requestor)
-        if not _is_tool(kit, name):
-            raise KeyError(name)
         check_expression(name, arguments)
-        result = getattr(kit, name)(**arguments)
+        result = getattr(self._kit(requestor), name)(**arguments)
         self.environment.sync_tools()
         return result
 
@@ -198,22 +218,21 @@ class CopyWorld:
                 found[side] = text
         return found
 
+    def key(self) -> Any:
+        """See `World.key`: telecom numbers new records by counters outside its database."""
+        generator = getattr(self.environment.tools, "id_generator", None)
+        return [self.changed(), dict(generator.id_counter) if generator is not None else {}]
+
 
 def _dumped(kit: Any) -> str:
     return json.dumps(kit.db.model_dump(warnings=False), sort_keys=True, default=str)
 
 
-@lru_cache(maxsize=None)
-def _tool_names(toolkit: type) -> frozenset[str]:
-    return frozenset(name for name in dir(toolkit) if getattr(getattr(toolkit, name), "__tool__", False))
-
-
-def _is_tool(toolkit: Any, name: str) -> bool:
-    return name in _tool_names(type(toolkit))
-
-
-def _writes(toolkit: Any, name: str) -> bool:
-    return str(getattr(getattr(toolkit, name), "__tool_type__", "write").value) == "write"
+@cache
+def _tools_of(toolkit: Any) -> dict[str, bool]:
+    """Names of the tools of a toolkit class, and whether each may write."""
+    found = {name: getattr(toolkit, name) for name in dir(toolkit)}
+    return {name: item.__tool_type__.value == "write" for name, item in found.items() if hasattr(item, "__tool__")}
 
 
 def check_expression(name: str, arguments: Mapping[str, Any]) -> None:
@@ -222,8 +241,3 @@ def check_expression(name: str, arguments: Mapping[str, Any]) -> None:
     powers = expression.count("**")
     if powers and (powers > 1 or not re.search(r"\*\*\s*[+-]?\d{1,3}\s*(?:$|[)*/+ -])", expression)):
         raise ValueError("the power is too large")
-
-
-def state_text(world: World) -> str:
-    """Canonical text of what differs from the pristine state."""
-    return canonical_json(world.changed())

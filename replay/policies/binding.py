@@ -215,9 +215,9 @@ def _at(tool: str, back: int, place: Place) -> Observed:
 
 
 def _said(value: Any, facts: Facts) -> Said | None:
-    text = "" if _kind(value) == "other" else str(value).strip()
+    text = "" if _kind(value) == "other" else str(value)
     literal = rf"(?<!\w){re.escape(text)}(?!\w)"
-    if not text or not any(re.search(literal, said) for said in facts.said):
+    if not text.strip() or not any(re.search(literal, said) for said in facts.said):
         return None
     shape = shape_of(text)
     matches = spoken(facts.said, shape) if shape is not None else []

@@ -27,7 +27,7 @@ from .corpus_index import CorpusIndex, Group, Notes, Occurrence, Situation, Tall
 
 SAME_SEQUENCE, SAME_BAG, SAME_LAST, SAME_TASK, OTHER_TASK = 1.0, 0.7, 0.3, 0.1, 0.1
 """What one run counts at levels 1 (ordered, unordered), 2, 3 and 4."""
-MAX_RUNS_OF_TASK = 64
+MAX_RUNS_OF_TASK = 32
 """Runs of the task that level 3 looks through, the best first."""
 MAX_TEMPLATES = 40
 """Templates that level 4 tries to bind in one context, the most usual first."""
@@ -42,6 +42,7 @@ class Candidate:
     level: int
     weight: float
     source: tuple[str, int] | None = None
+    best: float = 0.0
     runs: dict[str, float] = field(default_factory=dict)
     habit: Tally = field(default_factory=Tally)
     score: float = 0.0
@@ -170,8 +171,8 @@ def _count(found: dict[str, Candidate], weight: float, level: int, occurrence: O
     if candidate is None:
         candidate = found[occurrence.key] = Candidate(occurrence.key, occurrence.action, level, 0.0, place)
     before = candidate.runs.get(occurrence.run_id, 0.0)
-    if weight > max(candidate.runs.values(), default=0.0):
-        candidate.action, candidate.source = occurrence.action, place
+    if weight > candidate.best:
+        candidate.best, candidate.action, candidate.source = weight, occurrence.action, place
     if weight > before:
         candidate.runs[occurrence.run_id] = weight
         candidate.weight += weight - before

@@ -430,7 +430,12 @@ def proposal_of(choice: Any) -> Proposal:
 
 def _call_of(call: Any) -> ToolCall:
     raw = call.function.arguments or ""
-    return ToolCall(call.id, call.function.name or "", parse_arguments(raw), raw)
+    arguments = parse_arguments(raw)
+    try:
+        canonical_json(arguments)
+    except ValueError:  # NaN or 1e400: Python reads it, JSON does not have it
+        arguments = None
+    return ToolCall(call.id, call.function.name or "", arguments, raw)
 
 
 def _logprob(choice: Any) -> float | None:

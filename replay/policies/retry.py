@@ -14,6 +14,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -284,10 +285,8 @@ def _reason(error: Exception, callee: Callee) -> str:
     text = _NOISE.sub("", str(error).partition("Traceback (most recent")[0]).strip()
     start = text.find("{")
     if start >= 0:
-        try:
+        with suppress(ValueError, LookupError, TypeError, RecursionError):  # else not the usual body: text as it is
             text = str(json.loads(text[start:])["error"]["message"])
-        except (ValueError, LookupError, TypeError, RecursionError):
-            pass  # not the usual error body: its text as it is
     for secret in callee.secrets:
         text = text.replace(secret, "***")
     return _SECRETS.sub("***", " ".join(text.split()))[:300] or type(error).__name__

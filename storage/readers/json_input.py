@@ -26,6 +26,7 @@ from .json_text import (
     NUL_BYTES,
     BadRecord,
     balanced,
+    cut_short,
     decode,
     ends_in_string,
     too_long,
@@ -227,7 +228,7 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
                 pass
             yield number, None
         elif line.strip(_SPACE):
-            if not line.endswith(b"\n") and not balanced(line):
+            if not line.endswith(b"\n") and cut_short(line):
                 raise BadRecord(CUT_SHORT, "cut in the middle (last line; is its writer still running?)", number)
             yield number, line
 

@@ -15,9 +15,10 @@ from .json_text import CUT_SHORT, MAX_RECORD_BYTES, NOT_JSON, BadRecord, decode
 
 _CHUNK = 2**20
 _SPACE = re.compile(rb"[ \t\r\n]*")
-_STRING_TEXT = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]', re.DOTALL)
-_SCALAR = re.compile(rb'[^\s,:\[\]{}"]*')
+# Possessive (++, *+): hostile text cannot make these backtrack.
+_STRING_TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{}]', re.DOTALL)
+_SCALAR = re.compile(rb'[^ \t\r\n,:\[\]{}"]*')
 
 
 class Scanner:
@@ -63,24 +64,23 @@ class Scanner:
         first, line = self.peek(), self.line
         if first is None:
             raise self._cut_short(line)
+        if first in ",:]}":
+            raise BadRecord(NOT_JSON, f"not JSON: a value expected, found {first!r}", line)
         self._kept = self._at if keep else None
         if first in '"[{':
             self._step_nested(line)
         else:
-            self._step_scalar(line)
+            self._step_scalar()
         start, self._kept = self._kept, None
         if start is None or self._at - start > self._limit:
             return None
         return self._data[start : self._at]
 
-    def _step_scalar(self, line: int) -> None:
+    def _step_scalar(self) -> None:
         while True:
-            before, self._at = self._at, _end(_SCALAR.match(self._data, self._at))
+            self._at = _end(_SCALAR.match(self._data, self._at))
             if self._at < len(self._data) or not self._read_on():
-                break
-            before = -1  # something was stepped over
-        if before == self._at:
-            raise BadRecord(NOT_JSON, f"not JSON: a value expected, found {chr(self._data[before])!a}", line)
+                return
 
     def _step_nested(self, line: int) -> None:
         depth = 0
@@ -107,14 +107,14 @@ class Scanner:
             self._must_read_on(line)
 
     def _must_read_on(self, line: int) -> None:
-        if self._kept is not None and self._at - self._kept > self._limit:
-            self._kept = None
         if not self._read_on():
             raise self._cut_short(line)
 
     def _read_on(self) -> bool:
         """Read more and drop what is no longer needed; False at the end of the file."""
         _ = self.line  # the newlines of what is dropped are counted
+        if self._kept is not None and self._at - self._kept > self._limit:
+            self._kept = None
         start = self._at if self._kept is None else self._kept
         rest = self._data[start:]
         # Reading as much again as is held keeps the copying linear for a value of any size.

@@ -38,7 +38,8 @@ BAD_GZIP = "TTC-E023"
 NUL_BYTES = "TTC-E024"
 MORE_PROBLEMS = "TTC-E025"
 
-_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# A closed string, or (group 1) one that is open to the end. Possessive: hostile text cannot make it backtrack.
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(")(?:[^"\\]++|\\.)*+\\?\Z', re.DOTALL)
 _BRACKETS = re.compile(rb"[\[\]{}]")
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -92,14 +93,29 @@ def _parse(text: str) -> Any:
 
 def balanced(data: bytes) -> bool:
     """Whether `data` closes every bracket and string it opens: a whole JSON value, as far as structure goes."""
-    bare = _STRINGS.sub(b"", data)
-    opened = bare.count(b"[") + bare.count(b"{")
-    return b'"' not in bare and opened == bare.count(b"]") + bare.count(b"}")
+    return _open_ends(data) == (False, 0)
 
 
 def ends_in_string(data: bytes) -> bool:
     """Whether a string is still open at the end of `data`."""
-    return b'"' in _STRINGS.sub(b"", data)
+    return _open_ends(data)[0]
+
+
+def cut_short(data: bytes) -> bool:
+    """Whether `data` opens more than it closes."""
+    in_string, depth = _open_ends(data)
+    return in_string or depth > 0
+
+
+def _open_ends(data: bytes) -> tuple[bool, int]:
+    bare = _without_strings(data)
+    depth = bare.count(b"[") + bare.count(b"{") - bare.count(b"]") - bare.count(b"}")
+    return b'"' in bare, depth
+
+
+def _without_strings(data: bytes) -> bytes:
+    """Structure only: closed strings are left out, of an open one its quote is left."""
+    return _STRINGS.sub(rb"\1", data)
 
 
 def _check_size(data: bytes) -> None:
@@ -118,7 +134,7 @@ def too_long(limit: int) -> BadRecord:
 
 def _check_depth(data: bytes) -> None:
     depth = 0
-    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", data)):
+    for bracket in _BRACKETS.findall(_without_strings(data)):
         depth += 1 if bracket in b"[{" else -1
         if depth > MAX_DEPTH:
             raise _too_deep()

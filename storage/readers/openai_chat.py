@@ -1,0 +1,216 @@
+"""Reader of OpenAI chat conversations: JSONL, a JSON array, or one object; a conversation a record.
+
+A record holds `messages` (a list, or its JSON text) and maybe `tools` (or legacy `functions`). Beside them dumps put:
+
+* the outcome: the first of `reward`, `score`, `resolved` that is a number or bool (the others become named scores),
+  with `exit_reason`, `exit_status`, `termination_reason` or `finish_reason` beside it; `scores` {name: value};
+* the task: `task_id`, `instance_id` or `id` (else equal prompts are one task), `seed`, `private`, and `task` and
+  `metadata` objects, which become `Task.data` (metadata under its own key);
+* `trial`, `agent`, `model`, `final_state`, `truncated`.
+
+Every other key, `usage` and `info` too, goes to `Source.extra`; all of it stays in `Source.raw`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+from ..codec import score_from
+from ..records import Message, Outcome, Rejected, Score, Source, Task, Trajectory
+from .base import identify
+from .chat import (
+    chat_counts,
+    chat_messages,
+    first_user_text,
+    mapping,
+    number,
+    prompt_id,
+    split,
+    string,
+    text,
+    tool_schemas,
+    unparsed,
+    usage,
+    whole,
+)
+from .json_input import Head, records
+from .json_text import BadRecord, decode, wrong_shape
+
+_OUTCOMES = ("reward", "score", "resolved")
+_EXITS = ("exit_reason", "exit_status", "termination_reason", "finish_reason")
+_TASK_IDS = ("task_id", "instance_id", "id")
+_TASK_FIELDS = ("id", "prompt", "seed", "private", "data")
+_OTHER_FORMATS = frozenset(
+    "traj trajectory trajectory_format simulations reward_info samples sessionId uuid observations steps".split()
+)
+_ANTHROPIC_PARTS = frozenset(("tool_use", "tool_result", "thinking", "redacted_thinking"))
+
+
+class OpenAIChatReader:
+    """Reads OpenAI chat conversations with whatever a dump put beside them."""
+
+    name = "openai-chat"
+
+    def detect(self, head: Head) -> float:
+        """0.8 when at least half of the first records are conversations and no other format's marks are there."""
+        found = [_is_conversation(record) for record in head.records]
+        return 0.8 if found and sum(found) * 2 >= len(found) else 0.0
+
+    def read(self, stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:
+        """Yield one trajectory, or what is wrong with it, for each record."""
+        source = replace(source, format=self.name)
+        for item in records(stream):
+            if isinstance(item, Rejected):
+                yield item
+                continue
+            try:
+                yield _trajectory(item.value, replace(source, line=item.line))
+            except BadRecord as error:
+                yield Rejected(error.problem(item.line))
+
+
+def _is_conversation(record: Any) -> bool:
+    if not isinstance(record, Mapping) or _OTHER_FORMATS & record.keys():
+        return False
+    info = mapping(record.get("info"))
+    if "mini_version" in info or "model_stats" in info:
+        return False
+    messages = unparsed(record.get("messages"))
+    if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
+        return False
+    # The last message may be cut where the head ends.
+    return all("role" in message for message in messages[:-1]) and not any(map(_is_anthropic, messages))
+
+
+def _is_anthropic(message: Mapping[str, Any]) -> bool:
+    parts = message.get("content")
+    return isinstance(parts, list) and any(
+        isinstance(part, Mapping) and part.get("type") in _ANTHROPIC_PARTS for part in parts
+    )
+
+
+def _trajectory(record: Any, source: Source) -> Trajectory:
+    if not isinstance(record, Mapping):
+        raise wrong_shape("a conversation is an object with `messages`")
+    if "messages" not in record:
+        raise wrong_shape("no `messages`")
+    left = dict(record)
+    raw_messages = left.pop("messages")
+    if isinstance(raw_messages, str):
+        raw_messages = decode(raw_messages.encode())
+    messages = chat_messages(raw_messages, "messages")
+    prompt, steps = split(messages, [_message_usage(item) for item in raw_messages if item["role"] == "assistant"])
+    outcome, scores = _verdicts(left)
+    identity, source = identify(
+        source,
+        record,
+        trial=_take_text(left, "trial"),
+        agent=_take_text(left, "agent"),
+        model=_take_text(left, "model"),
+        counts=chat_counts(raw_messages, int(outcome is not None and outcome.value is not None)),
+    )
+    return Trajectory(
+        id=identity,
+        task=_task(left, prompt),
+        tools=_tools(left),
+        prompt=prompt,
+        steps=steps,
+        outcome=outcome,
+        scores=scores,
+        final_state=left.pop("final_state", None),
+        truncated=left.pop("truncated", None) is True,
+        source=replace(source, extra=left),
+    )
+
+
+def _message_usage(message: Mapping[str, Any]) -> Any:
+    return usage(message.get("usage"), message.get("cost"))
+
+
+def _take_text(left: dict[str, Any], key: str) -> str | None:
+    """The value of a key as text; a value that is none stays in `left`."""
+    found = text(left.get(key))
+    if found is not None or left.get(key, "") is None:
+        del left[key]
+    return found
+
+
+def _tools(left: dict[str, Any]) -> tuple[Mapping[str, Any], ...] | None:
+    for key in ("tools", "functions"):
+        schemas = tool_schemas(left.get(key))
+        if schemas is not None:
+            del left[key]
+            return schemas
+    return None
+
+
+def _task(left: dict[str, Any], prompt: tuple[Message, ...]) -> Task:
+    given = left.pop("task") if isinstance(left.get("task"), Mapping) else {}
+    data: dict[str, Any] = {key: given[key] for key in given if key not in _TASK_FIELDS}
+    data |= mapping(given.get("data"))
+    for key in ("metadata", "task"):
+        if isinstance(left.get(key), Mapping) or (key == "task" and key in left):
+            data[key] = left.pop(key)
+    identity = next((found for key in _TASK_IDS if (found := _take_text(left, key)) is not None), None)
+    seed = whole(left.get("seed"))
+    if seed is not None:
+        del left["seed"]
+    private = {**mapping(given.get("private")), **mapping(left.get("private"))}
+    if isinstance(left.get("private"), Mapping):
+        del left["private"]
+    return Task(
+        id=identity or text(given.get("id")) or prompt_id(prompt),
+        prompt=string(given.get("prompt")) or first_user_text(prompt),
+        data=data,
+        seed=seed if seed is not None else whole(given.get("seed")),
+        private=private,
+    )
+
+
+def _verdicts(left: dict[str, Any]) -> tuple[Outcome | None, dict[str, Score]]:
+    scores = _named_scores(left)
+    outcome: Outcome | None = None
+    for name in _OUTCOMES:
+        value = number(left.get(name), name)
+        if value is None:
+            continue
+        del left[name]
+        if outcome is None:
+            outcome = Outcome(value, name)
+        else:
+            scores.setdefault(name, Score(value))
+    reason = next((left.pop(key) for key in _EXITS if isinstance(left.get(key), str)), None)
+    if reason is not None:
+        outcome = replace(outcome or Outcome(), exit_reason=reason)
+    return outcome, scores
+
+
+def _named_scores(left: dict[str, Any]) -> dict[str, Score]:
+    """Scores that can be read are taken out of `left`; the others stay there."""
+    given = mapping(left.get("scores"))
+    found = {name: score for name in given if (score := _score(given[name], name)) is not None}
+    rest = {name: given[name] for name in given if name not in found}
+    if given and rest:
+        left["scores"] = rest
+    elif given:
+        del left["scores"]
+    return found
+
+
+def _score(value: Any, name: str) -> Score | None:
+    where = f"scores.{name}"
+    if not isinstance(value, Mapping):
+        return Score(abstain=True) if value is None else _plain_score(number(value, where))
+    error, detail = value.get("error"), value.get("detail") or {}
+    if not isinstance(detail, Mapping) or not (error is None or isinstance(error, str)):
+        return None
+    plain = number(value.get("value"), where)
+    if plain is None and not error and not value.get("abstain"):
+        return None
+    return score_from({"value": plain, "abstain": value.get("abstain"), "error": error, "detail": detail})
+
+
+def _plain_score(value: float | None) -> Score | None:
+    return None if value is None else Score(value)
