@@ -19,7 +19,7 @@ from .. import search
 from ..rewards.compose import Composed
 from ..search.branching import AutoBranch
 from ..storage.errors import EnvironmentFailed, ProviderError, TtcError, UsageError, boundary
-from ..storage.journal import Journal
+from ..storage.journal import Journal, MemoryJournal
 from ..storage.records import ProposalRequest, Trajectory
 from .baseline import Baseline, Judge, baseline_event, baseline_from, take_baseline
 from .calls import Caller, Lookup, Reply
@@ -72,7 +72,7 @@ class Engine:
         records: Sequence[Trajectory],
         archive: Sequence[Trajectory],
         plugins: Plugins,
-        journal: Journal,
+        journal: Journal | MemoryJournal,
         lookup: Lookup = lambda keys: {},
         progress: Callable[[Mapping[str, Any]], None] | None = None,
     ):
@@ -216,7 +216,7 @@ class Engine:
             budget=settings.budget,
             max_steps=settings.max_depth or max(1, 2 * len(record.steps)),
             sampling=self.caller.sampling,
-            emit=self._emit,
+            emit=None if self.journal.keeps_nothing else self._emit,
         )
         tree.prompt, tree.tools = grove.session.prompt, grove.session.tools()[0]
         tree.recall = self._tells.get(grove.position, {})

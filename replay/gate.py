@@ -52,7 +52,7 @@ def judge_tree(
     """
     verdict = Verdict()
     known = {environment_calls(record.steps) for record in recorded}
-    for order, node in enumerate(_distinct(tree)[:candidates]):
+    for order, node in enumerate(tree.leaves()[:candidates]):
         found = counterfactual(tree, node, run)
         value, scores = _recalled(earlier[node]) if node in earlier else judge.lane(found)
         passed = _passes(value, base.judged, success_at, strict=judge.accept is not None)
@@ -80,18 +80,6 @@ def judge_tree(
 
 def _recalled(event: Mapping[str, Any]) -> tuple[float | None, Mapping[str, Score]]:
     return event["value"], {name: score_from(score) for name, score in event["scores"].items()}
-
-
-def _distinct(tree: TreeSearch) -> list[int]:
-    """Leaves in the guide's order, one per final sequence of environment calls and last words."""
-    seen: set[tuple[str, ...]] = set()
-    kept = []
-    for node in tree.leaves():
-        signature = tuple(action_key(step.action) for step in tree.prefix(node))
-        if signature not in seen:
-            seen.add(signature)
-            kept.append(node)
-    return kept
 
 
 def _passes(value: float | None, baseline: float | None, success_at: float, *, strict: bool) -> bool:

@@ -163,7 +163,7 @@ class Session:
 
 async def fork(environment: Any) -> Any:
     """An independent copy of a forkable world. Raises EnvironmentFailed."""
-    with boundary(EnvironmentFailed, f"{type(environment).__name__}.fork"):
+    with boundary(EnvironmentFailed, "environment.fork"):
         return await finish(environment.fork())
 
 

@@ -53,11 +53,12 @@ async def execute(environment: Any, action: Message, index: int) -> StepResult:
     the agent. Any other exception is EnvironmentFailed.
     """
     try:
-        with boundary(EnvironmentFailed, f"{type(environment).__name__}.step", place=f"step {index}"):
+        with boundary(EnvironmentFailed, "environment.step"):
             return result_from(await finish(environment.step(action)))
-    except EnvironmentFailed:
+    except EnvironmentFailed as failed:
         refused = refusals(action, tools_of(environment))
         if not refused:
+            failed.place = f"{type(environment).__name__}, step {index}"
             raise
         return StepResult(refused)
 

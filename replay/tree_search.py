@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Any
 
 from .. import search
@@ -75,13 +76,18 @@ class Answer:
 
 @dataclass(slots=True)
 class Job:
-    """One ask to be worked on: the request for the policy, and how many of its first proposals belong to others."""
+    """One ask to be worked on: the request for the policy, and how many of its first proposals belong to others.
+
+    `path` are the nodes from the root to the asked one, `steps` all steps from step 0 to it.
+    """
 
     tree: TreeSearch
     ask: search.Ask
     count: int
     skip: int
     request: ProposalRequest
+    path: list[int]
+    steps: list[Step]
 
 
 class TreeSearch:
@@ -99,7 +105,7 @@ class TreeSearch:
         budget: int,
         max_steps: int,
         sampling: bool,
-        emit: Emit,
+        emit: Emit | None,
     ):
         self.record = record
         self.position = position
@@ -113,6 +119,7 @@ class TreeSearch:
         self.tree = search.Tree(seed=seed_from(seed, record.id))
         self.prompt: tuple[Message, ...] = record.prompt
         self.tools: tuple[ToolSchema, ...] = record.tools or ()
+        self.public_task = replace(record.task, private={})
         self.steps: list[Step | None] = [None]
         self.truncated: list[bool] = [False]
         self.scores: dict[int, Mapping[str, Score]] = {}
@@ -129,6 +136,8 @@ class TreeSearch:
         self.recall: dict[int, Mapping[str, Any]] = {}
         self._emit = emit
         self._open: dict[int, Job] = {}
+        self._held = 0
+        self._seeds = [seed_from(seed, record.id)]
         self._answers: dict[int, Answer] = {}
         self._asked: dict[int, int] = {}
         self._fruitless: dict[int, int] = {}
@@ -157,38 +166,41 @@ class TreeSearch:
                     self.stopped = "budget"
                     break
                 self._open[ask.id] = job
+                self._held += job.count
                 jobs.append(job)
         if self.stopped is None and not self._open:
             self.stopped = "budget" if self._reserved() >= self.budget else "exhausted"
         return jobs
 
     def _reserved(self) -> int:
-        return self.spent + sum(job.count for job in self._open.values())
+        return self.spent + self._held
 
     def _job(self, ask: search.Ask) -> Job:
         count = max(1, min(ask.count, self.budget - self._reserved()))
         first = self._asked.get(ask.node, 0)
         self._asked[ask.node] = first + count
-        exclude = frozenset(self.tree.key[child] for child in self.tree.children(ask.node))
-        skip = 0 if self.sampling else sum(job.count for job in self._open.values() if job.ask.node == ask.node)
+        key = self.tree.key
+        exclude = frozenset([key[child] for child in self.tree.children(ask.node)])
+        skip = 0 if self.sampling else sum([job.count for job in self._open.values() if job.ask.node == ask.node])
+        path = self.tree.path(ask.node)
+        steps = self._along(path)
         request = ProposalRequest(
-            task=self.record.task,
+            task=self.public_task,
             trajectory_id=self.record.id,
-            step=self.root_step + self.tree.depth[ask.node],
+            step=len(steps),
             node=str(ask.node),
-            messages=self.context(ask.node),
+            messages=self._conversation(steps),
             tools=self.tools,
             n=count + skip,
             seed=self.request_seed(ask.node, first),
             sampling={"first_sample": first},
             exclude=exclude,
         )
-        return Job(self, ask, count, skip, request)
+        return Job(self, ask, count, skip, request, path, steps)
 
     def request_seed(self, node: int, first: int) -> int:
         """hash(run seed, trajectory, node path, first sample): widening later asks for something new."""
-        path = [self.tree.key[step] for step in self.tree.path(node)[1:]]
-        return seed_from(self.seed, self.record.id, path, first)
+        return short_hash(f"{self._seeds[node]}:{first}")
 
     @property
     def idle(self) -> bool:
@@ -208,7 +220,9 @@ class TreeSearch:
         """
         if not self._open or (first := next(iter(self._open))) not in self._answers:
             return None
-        return self._commit(self._open.pop(first), self._answers.pop(first))
+        job = self._open.pop(first)
+        self._held -= job.count
+        return self._commit(job, self._answers.pop(first))
 
     def answered(self, ask_id: int) -> Answer | None:
         """The answer an earlier session journalled for this ask."""
@@ -229,8 +243,9 @@ class TreeSearch:
         if answer.failed:
             self.failures.append(answer.failed)
         self.grew = self.grew or not answer.recalled
-        emit = (lambda event: None) if answer.recalled else self._emit
-        emit(self._tell_event(job, answer, more, nodes))
+        emit = None if answer.recalled else self._emit
+        if emit is not None:
+            emit(self._tell_event(job, answer, more, nodes))
         grown = []
         for node, child in zip(nodes, answer.children, strict=True):
             if node >= known and child.step is not None and node >= len(self.steps):
@@ -255,14 +270,19 @@ class TreeSearch:
             raise AssertionError(f"node {node} told out of order")
         self.steps.append(step)
         self.truncated.append(truncated)
+        tree = self.tree
+        self._seeds.append(short_hash(f"{self._seeds[tree.parent[node]]}:{tree.key[node]}"))
 
-    def _settle(self, node: int, child: Grown, emit: Emit) -> None:
+    def _settle(self, node: int, child: Grown, emit: Emit | None) -> None:
         if child.call_key is not None:
             self.call_keys[node] = child.call_key
         if child.terminal:
             self.finals[node] = child.final_state
         if child.scores:
             self.scores[node] = child.scores
+        if emit is None:
+            return
+        if child.scores:
             scores = {name: score_to_dict(score) for name, score in child.scores.items()}
             emit({"event": "score", "t": self.position, "node": node, "scores": scores})
         if self.tree.status[node] == "pruned":
@@ -290,15 +310,17 @@ class TreeSearch:
 
     def prefix(self, node: int) -> list[Step]:
         """All steps from step 0 to `node`: the record's before the root, then the tree's."""
-        path = self.tree.path(node)[1:]
-        return [*self.record.steps[: self.root_step], *(step for n in path if (step := self.steps[n]) is not None)]
+        return self._along(self.tree.path(node))
 
-    def context(self, node: int) -> tuple[Message, ...]:
-        """The conversation that a policy sees at `node`."""
+    def _along(self, path: Sequence[int]) -> list[Step]:
+        own = [step for node in path[1:] if (step := self.steps[node]) is not None]
+        return [*self.record.steps[: self.root_step], *own] if self.root_step else own
+
+    def _conversation(self, steps: Sequence[Step]) -> tuple[Message, ...]:
         messages = list(self.prompt)
-        for step in self.prefix(node):
+        for step in steps:
             messages.append(step.action)
-            messages.extend(step.observations)
+            messages += step.observations
         return tuple(messages)
 
     def branch_step(self, node: int) -> int:
@@ -361,6 +383,11 @@ class TreeSearch:
             call_key=self.call_keys.get(node),
             step=step,
         )
+
+
+def short_hash(text: str) -> int:
+    """63 bits of BLAKE2b: cheap, and equal on every platform."""
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1
 
 
 def _all_at(parts: Sequence[Score], success_at: float) -> bool:

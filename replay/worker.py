@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from ..rewards.compose import Composed
@@ -16,7 +15,7 @@ from .calls import Reply
 from .environments.base import environment_class
 from .session import Session, close, fork
 from .transition import play, state_of
-from .tree_search import Answer, Grown, Job, prior_of
+from .tree_search import Answer, Grown, Job, TreeSearch, prior_of
 
 
 class Worlds:
@@ -26,36 +25,39 @@ class Worlds:
         self.session = session
         self._limit = limit
         self._live: OrderedDict[int, Any] = OrderedDict()
+        self._forkable = False
         self._lock = threading.Lock()
 
     def keep(self, node: int, environment: Any) -> list[Any]:
         """Remember the world at `node`; returns the worlds that fell out, to be closed by the caller."""
+        if not self._live:
+            self._forkable = environment_class(environment) == "forkable"
         with self._lock:
             self._live[node] = environment
             self._live.move_to_end(node)
+            if len(self._live) <= self._limit:
+                return []
             return [self._live.popitem(last=False)[1] for _ in range(len(self._live) - self._limit)]
 
-    async def at(self, path: Sequence[int], steps: Sequence[Step], root_step: int) -> Any:
+    async def at(self, path: Sequence[int], steps: Sequence[Step]) -> Any:
         """A world of the caller's own that stands at the last node of `path`, whose actions are `steps` from step 0.
 
         The nearest live ancestor is forked (or taken, where worlds cannot fork and it is the node itself), the rest is
         re-executed and compared. Raises DivergedError, EnvironmentFailed.
         """
-        start: tuple[int, Any] | None = None
-        for depth in range(len(path) - 1, -1, -1):
-            found = self._take(path[depth], own=depth == len(path) - 1)
+        for above in range(len(path)):
+            found = self._take(path[-1 - above], own=above == 0)
             if found is not None:
-                live = await fork(found) if environment_class(found) == "forkable" else found
-                start = (root_step + depth, live)
-                break
-        return await self.session.at(steps, start)
+                live = await fork(found) if self._forkable else found
+                return live if above == 0 else await self.session.at(steps, (len(steps) - above, live))
+        return await self.session.at(steps)
 
     def _take(self, node: int, *, own: bool) -> Any:
         with self._lock:
             found = self._live.get(node)
             if found is None:
                 return None
-            if environment_class(found) == "forkable":
+            if self._forkable:
                 self._live.move_to_end(node)
                 return found
             return self._live.pop(node) if own else None
@@ -80,17 +82,15 @@ class Worker:
             return Answer(failed=reply.error.message, more=True)
         proposals = reply.proposals[job.skip : job.skip + job.count]
         children = merged(proposals, reply.key)
-        fresh = [child for child in children if child.key not in job.request.exclude]
-        steps = job.tree.prefix(job.ask.node)
+        fresh = [(child, proposal) for child, proposal in children if child.key not in job.request.exclude]
         failures = []
-        by_key = dict(reversed([(action_key(proposal.action), proposal) for proposal in proposals]))
-        for child in fresh:
+        for child, proposal in fresh:
             try:
-                await self._grow(child, by_key[child.key], job, worlds, steps)
+                await self._grow(child, proposal, job, worlds)
             except TtcError as error:
                 failures.append(error.message)
-        grown = [child for child in children if child.step is not None or child.key in job.request.exclude]
-        self._score(job.tree.record, job.tree, [child for child in grown if child.step is not None], steps)
+        grown = [child for child, _ in children if child.step is not None or child.key in job.request.exclude]
+        self._score(job, [child for child in grown if child.step is not None])
         more = self.sampling or len(proposals) >= job.count
         return Answer(
             children=grown,
@@ -101,14 +101,11 @@ class Worker:
             usage=reply.usage,
         )
 
-    async def _grow(self, child: Grown, proposal: Proposal, job: Job, worlds: Worlds, steps: list[Step]) -> None:
-        tree = job.tree
-        path = tree.tree.path(job.ask.node)
-        environment = await worlds.at(path, steps, tree.root_step)
-        index = tree.root_step + len(path) - 1
-        user = worlds.session.user
-        done = await play(environment, proposal, index, job.request.messages, user)
-        terminal = done.terminal or index + 1 >= tree.max_steps
+    async def _grow(self, child: Grown, proposal: Proposal, job: Job, worlds: Worlds) -> None:
+        environment = await worlds.at(job.path, job.steps)
+        index = len(job.steps)
+        done = await play(environment, proposal, index, job.request.messages, worlds.session.user)
+        terminal = done.terminal or index + 1 >= job.tree.max_steps
         child.step, child.terminal = done.step, terminal
         child.truncated = done.truncated or (terminal and not done.terminal)
         child.state_key = done.state_key
@@ -119,39 +116,38 @@ class Worker:
         else:
             child.environment = environment
 
-    def _score(self, record: Trajectory, tree: Any, children: list[Grown], steps: list[Step]) -> None:
+    def _score(self, job: Job, children: list[Grown]) -> None:
         judged = [child for child in children if child.terminal or self.process]
         if not judged:
             return
-        items = [prefix(record, tree, [*steps, child.step], child) for child in judged if child.step is not None]
+        items = [prefix(job.tree, [*job.steps, child.step], child) for child in judged if child.step is not None]
         for child, verdict in zip(judged, self.guide.score_all(items, [c.terminal for c in judged]), strict=True):
             child.scores = {**verdict.parts, "guide": verdict.combined}
             child.value = verdict.combined.value
 
 
-def prefix(record: Trajectory, tree: Any, steps: Sequence[Step], child: Grown) -> Trajectory:
+def prefix(tree: TreeSearch, steps: Sequence[Step], child: Grown) -> Trajectory:
     """What a guide sees: the run up to this step, no gold, no outcome of the log."""
-    return replace(
-        record,
-        task=replace(record.task, private={}),
+    record = tree.record
+    return Trajectory(
+        id=record.id,
+        task=tree.public_task,
         tools=tree.tools,
         prompt=tree.prompt,
         steps=tuple(steps),
-        outcome=None,
-        scores={},
         final_state=child.final_state,
         truncated=child.truncated,
-        source=None,
+        parent_id=record.parent_id,
     )
 
 
-def merged(proposals: Sequence[Proposal], call_key: str | None) -> list[Grown]:
+def merged(proposals: Sequence[Proposal], call_key: str | None) -> list[tuple[Grown, Proposal]]:
     """Children by action key, in the order of first sight: duplicates are merged before they are paid for."""
-    by_key: dict[str, Grown] = {}
+    by_key: dict[str, tuple[Grown, Proposal]] = {}
     for proposal in proposals:
         key = action_key(proposal.action)
         if key in by_key:
-            by_key[key].samples += 1
+            by_key[key][0].samples += 1
         else:
-            by_key[key] = Grown(key, prior_of(proposal), call_key=call_key)
+            by_key[key] = Grown(key, prior_of(proposal), call_key=call_key), proposal
     return list(by_key.values())

@@ -10,15 +10,15 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ..storage.codec import score_from
 from ..storage.errors import RewardFailed, UsageError, boundary
 from ..storage.records import Score, Trajectory
-from .base import FunctionReward, is_process
+from .base import FunctionReward, RewardFunction, is_process
 
 How = Literal["sum", "min", "product"]
-HOWS: tuple[How, ...] = ("sum", "min", "product")
+HOWS: Mapping[str, How] = {"sum": "sum", "min": "min", "product": "product"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,15 @@ class Judged:
 def compose(parts: Sequence[Weighted], how: str = "sum") -> Composed:
     """Check the parts and put them together. Raises UsageError for no parts, a repeated name, a weight that is not a
     finite number, a part that is no reward, or an unknown `how`."""
-    if how not in HOWS:
+    chosen = HOWS.get(how)
+    if chosen is None:
         raise UsageError(f"rewards cannot be combined by {how!r}", hint=f"one of: {', '.join(HOWS)}")
     if not parts:
         raise UsageError("no reward given", hint="--reward NAME[=WEIGHT]")
     names = [part.name for part in parts]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"reward {repeated!r} is given twice", hint="give it once, with the weight it should have")
-    return Composed([_checked(part) for part in parts], how)
+    return Composed([_checked(part) for part in parts], chosen)
 
 
 class Composed:
@@ -57,7 +58,7 @@ class Composed:
 
     def __init__(self, parts: Sequence[Weighted], how: How):
         self.parts = tuple(parts)
-        self.how = how
+        self.how: How = how
         self.process = any(is_process(part.model) for part in parts)
 
     def score_all(self, items: Sequence[Trajectory], terminal: Sequence[bool]) -> list[Judged]:
@@ -120,7 +121,7 @@ def _checked(part: Weighted) -> Weighted:
         return part
     if not callable(part.model):
         raise UsageError(f"reward {part.name!r} is neither a reward model nor a function", hint="see @reward")
-    return Weighted(part.name, FunctionReward(part.model), part.weight)
+    return Weighted(part.name, FunctionReward(cast(RewardFunction, part.model)), part.weight)
 
 
 def _ask(part: Weighted, items: Sequence[Trajectory]) -> list[Score]:

@@ -22,6 +22,8 @@ from .rollouts import RolloutSearch
 from .tree import Tree
 
 
+import os
+LAM=float(os.environ.get('LAM','1'))
 @dataclass(frozen=True, kw_only=True)
 class MCTS(RolloutSearch):
     """UCT or PUCT with progressive widening.
@@ -117,7 +119,7 @@ class MCTS(RolloutSearch):
             real = visits[child]
             count = real + virtual[child]
             if count:
-                score = (value_sum[child] - real * low) * scale / count + exploration * sqrt(log_total / count)
+                score = ((value_sum[child] - real * low) * scale / (real+LAM*virtual[child]) if real else 0.0) + exploration * sqrt(log_total / count)
             else:
                 score = unvisited
             if best < 0 or score > best_score or (score == best_score and order[child] < order[best]):
@@ -135,7 +137,7 @@ class MCTS(RolloutSearch):
         for child, weight in zip(children, weights, strict=True):
             real = visits[child]
             count = real + virtual[child]
-            quality = (value_sum[child] - real * low) * scale / count if count else unvisited
+            quality = ((value_sum[child] - real * low) * scale / (real if LAM==0 else real+LAM*virtual[child]) if real else (0.0 if count else unvisited))
             score = quality + factor * weight / (1 + count)
             if best < 0 or score > best_score or (score == best_score and order[child] < order[best]):
                 best, best_score = child, score

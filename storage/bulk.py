@@ -1,7 +1,7 @@
 """Bulk writing, two strategies behind two functions, chosen by `connection.dialect.name`.
 
-DuckDB: rows become one Arrow table that is registered and inserted by name, 25-75 times cheaper than executemany, on the
-connection of the caller's transaction. Elsewhere: SQLAlchemy's batched executemany (PostgreSQL: 1,000 rows a statement).
+DuckDB: rows become one Arrow table that is registered and inserted by name on the connection of the caller's
+transaction, 25-75 times cheaper than executemany. Elsewhere: SQLAlchemy's batched executemany.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import pyarrow
+import pyarrow  # type: ignore[import-untyped]
 from sqlalchemy import BigInteger, Boolean, Connection, Double, Integer, Table, Text
 from sqlalchemy.dialects import postgresql
 
@@ -67,6 +67,6 @@ def _registered(connection: Connection, table: Table, rows: Sequence[Mapping[str
     driver: Any = connection.connection.driver_connection
     driver.register(_VIEW, arrow_table(table, rows))
     try:
-        yield f"INSERT INTO {table.name} BY NAME SELECT * FROM {_VIEW}"  # noqa: S608: names of our own tables
+        yield f"INSERT INTO {table.name} BY NAME SELECT * FROM {_VIEW}"  # noqa: S608 (our own names)
     finally:
         driver.unregister(_VIEW)

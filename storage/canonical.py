@@ -9,7 +9,7 @@ from typing import Any
 
 def canonical_json(value: Any) -> str:
     """Sorted keys, no spaces, ASCII only, floats by `repr`. Raises ValueError on NaN and infinities."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=_plain)
+    return _ENCODER.encode(value)
 
 
 def content_id(*parts: Any) -> str:
@@ -29,3 +29,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, set, frozenset)):
         return sorted(value) if isinstance(value, (set, frozenset)) else list(value)
     raise TypeError(f"not JSON: {type(value).__name__}")
+
+
+# one encoder for all: building it costs more than encoding a small value
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=_plain
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,14 +24,25 @@ def call_from(value: ToolCall | Mapping[str, Any]) -> ToolCall:
 
 
 def parse_arguments(raw: str) -> Mapping[str, Any] | None:
-    """The JSON object in `raw`, `{}` for an empty text, None when it is anything else."""
+    """The JSON object in `raw`, `{}` for an empty text, None when it is anything else (NaN and infinities are not JSON)."""
     if not raw.strip():
         return {}
     try:
-        parsed = json.loads(raw)
+        parsed = json.loads(raw, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large")
+    return value
 
 
 def message_from(value: Message | Mapping[str, Any]) -> Message:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,11 +69,16 @@ def open_engine(location: str, *, create: bool) -> Opened:
 def _open_file(path: Path, *, create: bool) -> Opened:
     if not path.exists():
         if not create:
-            raise UsageError("there is no database", place=str(path), hint="ingest some logs first, or name it: --db PATH")
+            raise UsageError(
+                "there is no database", place=str(path), hint="ingest some logs first, or name it: --db PATH"
+            )
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     base = duckdb.connect(":memory:")
+    spill = Path(f"{path}.tmp")
     try:
+        base.execute(f"SET temp_directory = {_quoted(str(spill))}")
         _attach(base, path)
+        spill.mkdir(mode=0o700, exist_ok=True)  # DuckDB itself would make it readable for everybody
     except BaseException:
         base.close()
         raise
@@ -83,6 +89,7 @@ def _open_file(path: Path, *, create: bool) -> Opened:
 
     def close() -> None:
         engine.dispose()
+        shutil.rmtree(spill, ignore_errors=True)  # still under the file's lock: it is ours
         base.close()
 
     return Opened(engine, close, path)
@@ -94,7 +101,6 @@ def _use_catalog(connection: Any, _record: Any) -> None:
 
 def _attach(base: duckdb.DuckDBPyConnection, path: Path) -> None:
     base.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
-    base.execute(f"SET temp_directory = {_quoted(f'{path}.tmp')}")
     options = f"TYPE duckdb, ROW_GROUP_SIZE {ROW_GROUP_SIZE}, STORAGE_VERSION '{STORAGE_VERSION}'"
     try:
         with private_files():

@@ -33,9 +33,7 @@ Foreign code raises plain Python errors; `boundary()` classifies them once, at t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 
 class TtcError(Exception):
@@ -226,12 +224,25 @@ def _brief(value: Any, limit: int = 120) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-@contextmanager
-def boundary(error: type[TtcError], what: str, *, place: str | None = None) -> Iterator[None]:
-    """Turn a plain exception of foreign code into `error` once; ours and interrupts pass unchanged."""
-    try:
-        yield
-    except TtcError:
-        raise
-    except Exception as cause:  # the one place where any exception may be caught: it becomes a typed error
-        raise error(f"{what}: {type(cause).__name__}: {_brief(str(cause), 300)}", place=place) from cause
+class boundary:  # noqa: N801 - reads as a statement: `with boundary(PolicyFailed, "policy x"):`
+    """Turn a plain exception of foreign code into `error` once; ours and interrupts pass unchanged.
+
+    A class, not a generator: it stands around every single transition.
+    """
+
+    __slots__ = ("error", "place", "what")
+
+    def __init__(self, error: type[TtcError], what: str, *, place: str | None = None):
+        self.error = error
+        self.what = what
+        self.place = place
+
+    def __enter__(self) -> None:
+        """Nothing to set up."""
+
+    def __exit__(self, kind: type[BaseException] | None, cause: BaseException | None, trace: object) -> Literal[False]:
+        """The one place where any exception of foreign code becomes a typed error."""
+        if cause is None or isinstance(cause, TtcError) or not isinstance(cause, Exception):
+            return False
+        text = f"{self.what}: {type(cause).__name__}: {_brief(str(cause), 300)}"
+        raise self.error(text, place=self.place) from cause

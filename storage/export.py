@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
+from pathlib import Path
 from typing import Any
 
 from .canonical import content_id
@@ -217,7 +218,7 @@ def _save(
     keys = ("row", "sha256", "run", "trajectory_id", "node", "call_key", "source_path", "source_line")
     shown = [split for split in splits if split.rows]
     rows = [
-        {"path": entry["path"], **{key: row.get(key) for key in keys}}
+        {"path": str(Path(entry["path"]).resolve()), **{key: row.get(key) for key in keys}}
         for entry, split in zip(data, shown, strict=True)
         for row in split.lineage
     ]

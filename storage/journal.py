@@ -78,6 +78,8 @@ def read_journal(path: Path) -> tuple[list[Event], int]:
 class Journal:
     """An open journal: `events` are what was there, `append` adds. One process at a time (advisory lock)."""
 
+    keeps_nothing = False
+
     def __init__(self, path: Path, events: list[Event], descriptor: int):
         self.path = path
         self.events = events
@@ -136,6 +138,24 @@ class Journal:
         """Sync and give the lock back."""
         self.sync()
         os.close(self._descriptor)
+
+
+class MemoryJournal:
+    """A journal of nothing, for searches that nobody resumes: events are dropped, except the frozen first line."""
+
+    keeps_nothing = True
+
+    def __init__(self, trajectories: Sequence[str]):
+        self.events: list[Event] = [{"event": "config", "trajectories": list(trajectories)}]
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Forget the event."""
+
+    def sync(self) -> None:
+        """Nothing waits for a disk."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def _lock(descriptor: int, path: Path) -> None:

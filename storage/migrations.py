@@ -8,7 +8,7 @@ The views are dropped before each migration and made anew from `schema.VIEWS` af
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, inspect, select
 
@@ -77,7 +77,7 @@ def _apply(connection: Connection, number: int, migration: Migration, *, last: b
     if last:
         for view, query in VIEWS.items():
             connection.exec_driver_sql(f"CREATE VIEW {view} AS {query}")
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     connection.execute(schema_version.insert(), {"version": number, "name": migration.__name__, "applied_at": now})
 
 

@@ -18,6 +18,9 @@ from .errors import StoreError
 from .records import Fidelity, Message, Node, Outcome, Score, Source, Step, Task, ToolCall, Trajectory, Usage
 
 Row = dict[str, Any]
+"""Column names to values, to be written."""
+Columns = Mapping[Any, Any]
+"""Column names to values, as read."""
 
 _MESSAGE_FIELDS = ("role", "content", "reasoning", "tool_call_id", "name", "requestor")
 _USAGE_FIELDS = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")
@@ -219,7 +222,7 @@ def _source_columns(source: Source | None) -> Row:
     }
 
 
-def trajectory_from_row(row: Mapping[str, Any], steps: Sequence[Step]) -> Trajectory:
+def trajectory_from_row(row: Columns, steps: Sequence[Step]) -> Trajectory:
     """A trajectory from its row (column names to values; `raw` may be missing) and its steps in order."""
     tools = loads(row["tools"])
     return Trajectory(
@@ -240,7 +243,7 @@ def trajectory_from_row(row: Mapping[str, Any], steps: Sequence[Step]) -> Trajec
     )
 
 
-def _source_from_row(row: Mapping[str, Any]) -> Source | None:
+def _source_from_row(row: Columns) -> Source | None:
     if row["format"] is None:
         return None
     return Source(
@@ -277,7 +280,7 @@ def step_rows(trajectory: Trajectory, row_number: int) -> Iterator[Row]:
         }
 
 
-def step_from_row(row: Mapping[str, Any]) -> Step:
+def step_from_row(row: Columns) -> Step:
     """One step from its row."""
     return Step(
         index=row["step_index"],
@@ -316,7 +319,7 @@ def _score_columns(name: str, score: Score) -> Row:
     }
 
 
-def score_from_row(row: Mapping[str, Any]) -> Score:
+def score_from_row(row: Columns) -> Score:
     """One score from its row."""
     return Score(row["value"], row["abstain"], row["error"], loads(row["detail"]) or {})
 
@@ -340,7 +343,7 @@ def node_row(node: Node) -> Row:
     }
 
 
-def node_from_row(row: Mapping[str, Any]) -> Node:
+def node_from_row(row: Columns) -> Node:
     """One node from its row."""
     step = loads(row["step"])
     fidelity = cast("Fidelity | None", row["fidelity"])

@@ -9,6 +9,8 @@ What the tables are now is here, for queries; how an old file gets there is `mig
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import BigInteger, Boolean, Column, Double, Integer, MetaData, Table, Text
 from sqlalchemy.types import TypeEngine
 
@@ -17,7 +19,7 @@ metadata = MetaData()
 
 def _table(name: str, key: str | None = None, **columns: str) -> Table:
     """A table whose columns are named by type: `text="id dataset"`."""
-    kinds: dict[str, type[TypeEngine[object]]] = {
+    kinds: dict[str, type[TypeEngine[Any]]] = {
         "text": Text,
         "integer": Integer,
         "bigint": BigInteger,
@@ -174,7 +176,7 @@ LEFT JOIN (
     SELECT trajectory_id, string_agg({_VERDICT}, ', ' ORDER BY name) AS verdicts
     FROM scores WHERE node IS NULL AND step_index IS NULL GROUP BY trajectory_id
 ) w ON w.trajectory_id = x.trajectory_id
-"""  # noqa: S608: constants only
+"""  # noqa: S608 (constants only)
 
 VIEWS: dict[str, str] = {
     "v_trajectories": _V_TRAJECTORIES,

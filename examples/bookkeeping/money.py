@@ -19,7 +19,7 @@ def rounded(value: Decimal) -> Decimal:
 
 def vat_in(gross: Decimal, rate: Decimal) -> Decimal:
     """The VAT contained in `gross` at `rate` percent, with the sign of `gross`."""
-    return rounded(gross * rate / (100 + rate))
+    return rounded(gross * rate / (100 + rate)) + ZERO  # the sum turns a negative zero into a plain one
 
 
 def parse_money(value: Any) -> Decimal:
@@ -32,4 +32,4 @@ def parse_money(value: Any) -> Decimal:
     text = str(value)
     if not _MONEY.fullmatch(text):
         raise ValueError(f'must be a text such as "-12.30" with at most two decimals, not {text[:40]!r}')
-    return Decimal(text).quantize(CENT) + ZERO  # the sum turns a negative zero into a plain one
+    return Decimal(text).quantize(CENT) + ZERO

@@ -64,10 +64,10 @@ def progress(trajectory: Trajectory) -> Score | None:
         clean += good
         spoilt += bool(bookings) and not good
     lines = len(world.lines)
-    value = (0.9 * clean - 0.45 * spoilt) / lines
+    twentieths = 18 * clean - 9 * spoilt  # of a line: whole numbers, so that a clean close is 1.0 and not a hair less
     if closed:
-        value += 0.1 if clean == lines else -0.1
-    return Score(min(1.0, max(0.0, value)), detail={"clean": clean, "spoilt": spoilt, "lines": lines})
+        twentieths += 2 * lines if clean == lines else -2 * lines
+    return Score(max(0, twentieths) / (20 * lines), detail={"clean": clean, "spoilt": spoilt, "lines": lines})
 
 
 @reward

@@ -19,6 +19,7 @@ from ttc_replay.examples.bookkeeping.money import ZERO, rounded
 
 Difficulty = Literal["easy", "medium", "hard"]
 DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")
+_WORDS: tuple[str, ...] = DIFFICULTIES
 TASKS_PER_DIFFICULTY = 24
 
 _NAMES = (
@@ -167,5 +168,4 @@ def _parse(task_id: str) -> tuple[Difficulty, int]:
     found = _TASK_ID.fullmatch(task_id)
     if not found:
         raise ValueError(f"{task_id!r} is not a bookkeeping task; ids look like bookkeeping/easy/000")
-    name = next(item for item in DIFFICULTIES if item == found[1])
-    return name, int(found[2])
+    return DIFFICULTIES[_WORDS.index(found[1])], int(found[2])

@@ -52,15 +52,15 @@ class Tau2Environment:
     def reset(self, task: Task) -> list[Message]:
         """Start over; the domain's policy as system prompt and, for tau-bench, the task's first user message."""
         domain, dialect = self._asked
-        self._domain = load_domain(str(domain or task.data.get("domain") or "airline"))
         self._dialect = DIALECTS[dialect] if dialect else dialect_of(task)
+        self._domain = load_domain(str(domain or task.data.get("domain") or "airline"), self._dialect.old)
         self._world = start_world(self._domain, initial_state(task))
         self._criteria = criteria_of(task, self._domain.name, self._dialect.name)
         self._said = (False,) * len(self._criteria.outputs if self._criteria else ())
         self._calls = ()
         self._finished = False
         prompt = [Message("system", str(task.data.get("policy") or self._domain.policy))]
-        return [*prompt, Message("user", task.prompt)] if self._dialect.one_call and task.prompt else prompt
+        return [*prompt, Message("user", task.prompt)] if self._dialect.old and task.prompt else prompt
 
     def step(self, action: Message) -> StepResult:
         """Execute the action's tool calls; a message without calls is heard by the user, who answers elsewhere."""
@@ -74,7 +74,7 @@ class Tau2Environment:
         return self._ended(results) if self._dialect.ends_after(reply) else StepResult(results)
 
     def _observe(self, call: ToolCall, position: int) -> Message:
-        if position and self._dialect.one_call:
+        if position and self._dialect.old:
             text = "Error: not executed, only the first tool call of a message is"
             return Message("tool", text, tool_call_id=call.id, name=call.name)
         return self._execute(call, "assistant")

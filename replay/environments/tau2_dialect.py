@@ -21,10 +21,10 @@ _BAD_ARGUMENTS = "Error: the arguments are not a JSON object"
 
 
 class Dialect(Protocol):
-    """One generation. `one_call`: an assistant message executes only its first tool call."""
+    """One generation. `old`: tau-bench (v1), whose agent executes only the first tool call of a message."""
 
     name: str
-    one_call: bool
+    old: bool
 
     def tools(self, domain: Domain) -> tuple[ToolSchema, ...]:
         """The agent's tool schemas."""
@@ -51,7 +51,7 @@ class TauBench:
     """tau-bench (v1): airline and retail; the transfer tool and `###STOP###` end a run."""
 
     name = "tau-bench"
-    one_call = True
+    old = True
 
     def tools(self, domain: Domain) -> tuple[ToolSchema, ...]:
         """See `Dialect.tools`: with `think`, which newer toolkits dropped."""
@@ -87,7 +87,7 @@ class Tau2Bench:
     """tau2-bench: all domains; users may call tools, and only they end a run."""
 
     name = "tau2-bench"
-    one_call = False
+    old = False
 
     def tools(self, domain: Domain) -> tuple[ToolSchema, ...]:
         """See `Dialect.tools`."""

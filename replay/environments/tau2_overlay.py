@@ -87,9 +87,9 @@ class OverlayDatabase:
         self.__dict__.update(overlays)
 
     @classmethod
-    def over(cls, database: Any) -> OverlayDatabase:
-        """An untouched view of a pristine database."""
-        return cls({name: Overlay(getattr(database, name), {}) for name in type(database).model_fields})
+    def over(cls, collections: Mapping[str, Mapping[str, Any]]) -> OverlayDatabase:
+        """An untouched view of pristine collections."""
+        return cls({name: Overlay(records, {}) for name, records in collections.items()})
 
     def fork(self) -> OverlayDatabase:
         """An independent copy of the current state."""

@@ -91,8 +91,8 @@ def _history_calls(initial: Mapping[str, Any]) -> list[dict[str, Any]]:
 @lru_cache(maxsize=1024)
 def _gold_changes(setup: str) -> Mapping[str, str]:
     given = json.loads(setup)
-    world = start_world(load_domain(given["domain"]), given["initial"])
     dialect = DIALECTS[given["dialect"]]
+    world = start_world(load_domain(given["domain"], dialect.old), given["initial"])
     for call in given["calls"]:
         dialect.execute(world, ToolCall(None, call["name"], call["arguments"]), call["requestor"])
     return world.changed()
@@ -127,7 +127,7 @@ def _holds(world: World, assertion: Mapping[str, Any]) -> bool:
 
 
 def _done(action: Mapping[str, Any], calls: Sequence[ToolCall]) -> bool:
-    """Whether some call has the action's name and equal values of the arguments to compare (default: the call's own)."""
+    """Whether some call has the action's name and the same values of the arguments to compare (default: its own)."""
     gold = action.get("arguments") or {}
     for call in calls:
         made = call.arguments or {}

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from typing import Any, Protocol
@@ -21,6 +21,10 @@ from .tau2_overlay import OverlayDatabase
 
 DOMAINS = ("airline", "retail", "telecom", "mock")
 _OVERLAID = ("airline", "retail")
+_OLD_RECORDS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+    "airline": {"reservations": {"Z7GOZK": {"destination": "EWR", "flight_type": "one_way"}}}
+}
+"""Records that today's data corrected, as the tau-bench (v1) runs saw them."""
 
 
 class World(Protocol):
@@ -53,11 +57,17 @@ class World(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """One domain of tau2, loaded once per process. `environment` is pristine: nothing ever executes on it."""
+    """One domain of tau2, loaded once per process. `environment` is pristine: nothing ever executes on it.
+
+    `records` are the pristine collections of an overlaid domain; `writing` says of each tool of "assistant" and "user"
+    whether it may write; `texts` caches canonical texts of pristine records.
+    """
 
     name: str
     environment: Any
     tools: tuple[dict[str, Any], ...]
+    writing: Mapping[str, Mapping[str, bool]]
+    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     texts: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @property
@@ -67,14 +77,41 @@ class Domain:
 
 
 @cache
-def load_domain(name: str) -> Domain:
-    """Load a domain (airline: .25 CPU-s, once a process). Raises UsageError for an unknown one, and MissingExtra."""
+def load_domain(name: str, old: bool = False) -> Domain:
+    """Load a domain (airline: .25 CPU-s, once a process); `old`: with the data that tau-bench (v1) had.
+
+    Raises UsageError for an unknown domain, and MissingExtra.
+    """
+    if old:
+        today = load_domain(name)
+        return replace(today, records=_as_they_were(today), texts={})
     if name not in DOMAINS:
         raise UsageError(
             f"there is no tau2 domain {name!r}", hint=f"--env-opt domain=NAME, one of {', '.join(DOMAINS)}"
         )
     environment = _module(f"tau2.domains.{name}.environment").get_environment()
-    return Domain(name, environment, tuple(tool.openai_schema for tool in environment.get_tools()))
+    schemas = tuple(tool.openai_schema for tool in environment.get_tools())
+    writing = {"assistant": _writing(environment.tools), "user": _writing(environment.user_tools)}
+    database = environment.tools.db
+    names = type(database).model_fields if name in _OVERLAID else ()
+    return Domain(name, environment, schemas, writing, {field_: getattr(database, field_) for field_ in names})
+
+
+def _as_they_were(domain: Domain) -> dict[str, Mapping[str, Any]]:
+    collections = dict(domain.records)
+    for name, patches in _OLD_RECORDS.get(domain.name, {}).items():
+        today = collections[name]
+        collections[name] = {
+            **today,
+            **{key: today[key].model_copy(update=patch, deep=True) for key, patch in patches.items()},
+        }
+    return collections
+
+
+def _writing(toolkit: Any) -> dict[str, bool]:
+    """Names of a toolkit's tools, and whether each may write."""
+    found = {name: getattr(type(toolkit), name) for name in dir(type(toolkit))}
+    return {name: item.__tool_type__.value == "write" for name, item in found.items() if hasattr(item, "__tool__")}
 
 
 def _module(name: str) -> Any:
@@ -120,16 +157,16 @@ class OverlayWorld:
     @classmethod
     def over(cls, domain: Domain) -> OverlayWorld:
         """An untouched world."""
-        return cls(domain, OverlayDatabase.over(domain.environment.tools.db))
+        return cls(domain, OverlayDatabase.over(domain.records))
 
     def has(self, name: str, requestor: str) -> bool:
-        """See `World.has`: the user has no tools here."""
-        return requestor == "assistant" and name in _tools_of(type(self.toolkit))
+        """See `World.has`."""
+        return name in self.domain.writing[requestor]
 
     def call(self, name: str, arguments: Mapping[str, Any], requestor: str) -> Any:
         """See `World.call`."""
         check_expression(name, arguments)
-        return self._execute(name, arguments, _tools_of(type(self.toolkit))[name])
+        return self._execute(name, arguments, self.domain.writing[requestor][name])
 
     def run(self, function: Mapping[str, Any]) -> Any:
         """See `World.run`."""
@@ -189,8 +226,7 @@ class CopyWorld:
 
     def has(self, name: str, requestor: str) -> bool:
         """See `World.has`."""
-        kit = self.environment.user_tools if requestor == "user" else self.environment.tools
-        return kit is not None and name in _tools_of(type(kit))
+        return name in self.domain.writing[requestor]
 
     def call(self, name: str, arguments: Mapping[str, Any], requestor: str) -> Any:
         """See `World.call`."""
@@ -226,13 +262,6 @@ class CopyWorld:
 
 def _dumped(kit: Any) -> str:
     return json.dumps(kit.db.model_dump(warnings=False), sort_keys=True, default=str)
-
-
-@cache
-def _tools_of(toolkit: Any) -> dict[str, bool]:
-    """Names of the tools of a toolkit class, and whether each may write."""
-    found = {name: getattr(toolkit, name) for name in dir(toolkit)}
-    return {name: item.__tool_type__.value == "write" for name, item in found.items() if hasattr(item, "__tool__")}
 
 
 def check_expression(name: str, arguments: Mapping[str, Any]) -> None:

@@ -103,13 +103,16 @@ def follow(value: Any, path: Path, *, keys: bool = False) -> Any:
     for number, part in enumerate(path):
         if keys and number == len(path) - 1 and isinstance(value, dict):
             value = list(value)
-        if isinstance(part, str):
-            if not isinstance(value, dict) or part not in value:
-                return MISSING
-        elif not isinstance(value, list) or not 0 <= part < len(value):
+        value = _member(value, part)
+        if value is MISSING:
             return MISSING
-        value = value[part]
     return value
+
+
+def _member(value: Any, part: str | int) -> Any:
+    if isinstance(part, str):
+        return value.get(part, MISSING) if isinstance(value, dict) else MISSING
+    return value[part] if isinstance(value, list) and 0 <= part < len(value) else MISSING
 
 
 def _places(value: Any, path: Path) -> Iterator[tuple[Place, Any]]:

@@ -15,6 +15,7 @@ import asyncio
 import importlib
 import importlib.util
 import json
+import math
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from ..calls import add_usage
 from .pricing import Prices
 from .retry import (
     EXCHANGE,
+    NOT_A_COMPLETION,
     AttemptFailed,
     Backoff,
     Callee,
@@ -163,6 +165,7 @@ class LiteLLMPolicy:
             raise UsageError(f"api_base is not an http(s) URL: {self.api_base}", hint="e.g. http://localhost:8000/v1")
         self._litellm: Any = None
         self._target: Target | None = None
+        self._checked = False
         self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, Connection] = WeakKeyDictionary()
 
     def check(self) -> None:
@@ -180,6 +183,7 @@ class LiteLLMPolicy:
         unknown = [name for name, is_set in wanted.items() if is_set and name not in target.supported]
         if unknown:
             raise UsageError(f"{target.provider} does not know {', '.join(unknown)}", hint="leave the option out")
+        self._checked = True
 
     def identity(self) -> dict[str, Any]:
         """What goes into the call key: provider, model, address and every parameter that is sent; never the key."""
@@ -207,7 +211,7 @@ class LiteLLMPolicy:
 
         The call's usage, discarded replies included, is on its first proposal. Raises ProviderError, MissingKey.
         """
-        if self._target is None:
+        if not self._checked:
             await asyncio.to_thread(self.check)
         answers = await asyncio.gather(*(self._one(request) for request in requests), return_exceptions=True)
         done: list[list[Proposal]] = []
@@ -232,7 +236,7 @@ class LiteLLMPolicy:
             response = await self._send(request, connection)
             paid.append(self._resolve().prices.usage(getattr(response, "usage", None)))
             if not response.choices:
-                raise AttemptFailed("invalid", f"{self._place}: the reply has no choices")
+                raise AttemptFailed("invalid", f"{self._place}: the reply has no choices", hint=NOT_A_COMPLETION)
             return [proposal_of(choice) for choice in response.choices[: request.n]]
 
         async with connection.slots:  # a call that backs off keeps its slot: that is what slows the others down too
@@ -449,14 +453,18 @@ def fold_seed(seed: int) -> int:
 
 
 def _check_numbers(policy: LiteLLMPolicy) -> None:
-    least = {"max_tokens": 1, "concurrency": 1, "retries": 0, "max_retry_seconds": 0, "temperature": 0, "top_p": 0}
-    for name, low in {**least, "timeout_seconds": 0}.items():
+    if not policy.model or not isinstance(policy.model, str):
+        raise UsageError("the litellm policy needs a model", hint="--policy-opt model=openai/NAME")
+    whole = {"max_tokens": 1, "concurrency": 1, "retries": 0}
+    for name, low in whole.items():
+        value = getattr(policy, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise UsageError(f"{name} must be a whole number, at least {low}: {value!r}")
+    for name in ("timeout_seconds", "max_retry_seconds", "temperature", "top_p"):
         value = getattr(policy, name)
         if value is None and name in ("temperature", "top_p"):
             continue
-        whole = name in ("max_tokens", "concurrency", "retries")
-        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not value >= low:
-            kind = "a whole number" if whole else "a number"
-            raise UsageError(f"{name} must be {kind}, at least {low}: {value!r}")
-    if not policy.model or not isinstance(policy.model, str):
-        raise UsageError("the litellm policy needs a model", hint="--policy-opt model=openai/NAME")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise UsageError(f"{name} must be a number, at least 0: {value!r}")
+    if policy.timeout_seconds == 0:
+        raise UsageError("timeout_seconds must be above 0")

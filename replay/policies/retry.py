@@ -39,6 +39,9 @@ RETRIED_STATUSES = frozenset({408, 409, 425, 429})
 THROTTLING_STATUSES = frozenset({429, 503, 529})
 INVALID_RETRIES = 1
 """A reply that is no completion is asked for once more: a broken server would only be paid again and again."""
+NOT_A_COMPLETION = "is api_base the address of an OpenAI-compatible API (it often ends in /v1)?"
+"""Hint for a reply that is no completion."""
+_TROUBLE = "the provider has trouble: the same command resumes later"
 _SEED_RANGE = float(1 << 63)
 _SECRETS = re.compile(r"\b(?:sk|gsk|xai|hf)[-_][\w\-*.]{6,}|\bAIza[\w-]{20,}|(?i:bearer)\s+\S+")
 _NOISE = re.compile(r"^(?:\s*(?:litellm\.)?\w*(?:Error|Timeout|Exception)(?: -|:)?\s+)+")
@@ -242,10 +245,10 @@ def failure_of(error: Exception, exchange: Exchange, callee: Callee) -> TtcError
 def _broken(error: Exception, reason: str) -> AttemptFailed:
     """A response came, with status 2xx, but no completion in it."""
     if any(type(cause).__module__.startswith(_WIRE_ERRORS) for cause in _causes(error)):
-        return AttemptFailed("unavailable", f"{reason} (the reply was cut off)")
+        return AttemptFailed("unavailable", f"{reason} (the reply was cut off)", hint=_TROUBLE)
     if getattr(error, "status_code", None) in THROTTLING_STATUSES:
         return AttemptFailed("throttled", reason, hint=_THROTTLED)  # gateways send such errors in the body of a 200
-    return AttemptFailed("invalid", reason, hint="is this the address of an OpenAI-compatible API (often .../v1)?")
+    return AttemptFailed("invalid", reason, hint=NOT_A_COMPLETION)
 
 
 def _status_failure(
@@ -254,7 +257,7 @@ def _status_failure(
     kind = kind_of_status(status)
     if kind is not None and "insufficient_quota" not in str(error):
         wish = retry_after_seconds(exchange.headers or _headers_of(error))
-        hint = _THROTTLED if kind == "throttled" else "the provider has trouble: the same command resumes later"
+        hint = _THROTTLED if kind == "throttled" else _TROUBLE
         return AttemptFailed(kind, f"{reason} ({status})", hint=hint, retry_after_seconds=wish)
     if status == 401 and not callee.secrets:
         return missing_key(callee.provider, callee.key_name)

@@ -89,8 +89,9 @@ def _situations(script: Situations, place: str | None) -> dict[str, tuple[Propos
 
 def _alternatives(entry: Any, situation: str, place: str | None = None) -> tuple[Proposal, ...]:
     several = isinstance(entry, Sequence) and not isinstance(entry, str)
+    items: Sequence[Any] = entry if several else [entry]
     try:
-        return tuple(_proposal(item) for item in (entry if several else [entry]))
+        return tuple(_proposal(item) for item in items)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"script entry {situation!r} is no action: {error!r}", place=place) from error
 

@@ -17,8 +17,8 @@ from .render import masker, plain, well_formed
 from .writer import PRODUCER
 
 BYTES_PER_TOKEN = 2.0
-"""A cautious estimate, because no row may be cut. The densest of 100 recorded airline runs gives 3.2 with the tokenizers
-of GPT-4 and Claude, and 2.5 when every digit is a token of its own, as in Qwen."""
+"""A cautious estimate, because no row may be cut. The densest of 100 recorded airline runs gives 3.2 with the
+tokenizers of GPT-4 and Claude, and 2.5 when every digit is a token of its own, as in Qwen."""
 _STEP = 256
 _RUN_KEYS = ("algorithm", "judge", "seed", "digest")
 

@@ -46,8 +46,8 @@ class Reader(Protocol):
     def read(self, stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:
         """Yield what the stream holds, in order: a trajectory, or what could not be read in its place.
 
-        `stream` is binary, unpacked and seekable, at any position. `source` holds path and dataset; each trajectory's
-        own `source` is made from it. Memory must not grow with the file.
+        `stream` is binary, unpacked, seekable, and at its first byte of text. `source` holds path and dataset; each
+        trajectory's own `source` is made from it. Memory must not grow with the file.
         """
         ...
 

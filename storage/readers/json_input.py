@@ -12,11 +12,13 @@ import json
 import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 from ..records import Problem, Rejected
-from .json_scan import Scanner, beginning, elements
+from .json_scan import Scanner, beginning, beginnings, elements
 from .json_text import (
     BAD_GZIP,
     CUT_SHORT,
@@ -35,8 +37,11 @@ from .json_text import (
 Container = Literal["lines", "array", "document", "empty", "other"]
 Item = TypeVar("Item")
 
+READ_ERRORS = (BadRecord, OSError, EOFError, zlib.error)
+"""What reading bytes, plain or gzip, may raise; `problem_of` makes data of it."""
+
 HEAD_BYTES = 2**20
-_HEAD_RECORDS = 50
+_HEAD_LINES, _HEAD_ELEMENTS = 50, 10
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _BOMB_BYTES, _BOMB_RATIO, _MAX_UNPACKED = 10 * 2**20, 200, 8 * 2**30
@@ -78,6 +83,10 @@ class Record:
 class _Unpacked(gzip.GzipFile):
     """A gzip stream that refuses to unpack without end: promise P8."""
 
+    def __init__(self, packed: BinaryIO):
+        super().__init__(fileobj=packed, mode="rb")
+        self._packed = packed
+
     def read(self, size: int | None = -1) -> bytes:
         data = super().read(size)
         self._check()
@@ -89,7 +98,7 @@ class _Unpacked(gzip.GzipFile):
         return data
 
     def _check(self) -> None:
-        unpacked, packed = self.tell(), self.fileobj.tell() if self.fileobj else 0
+        unpacked, packed = self.tell(), self._packed.tell()
         if unpacked > _MAX_UNPACKED or (unpacked > _BOMB_BYTES and unpacked > _BOMB_RATIO * max(packed, 1)):
             raise BadRecord(BAD_GZIP, f"gzip: {packed} bytes unpack to more than {unpacked // 2**20} MiB")
 
@@ -98,12 +107,18 @@ def open_unpacked(stream: BinaryIO) -> BinaryIO:
     """The seekable `stream` itself, or its content when it is gzip."""
     magic = stream.read(2)
     stream.seek(0)
-    return cast(BinaryIO, _Unpacked(fileobj=stream, mode="rb")) if magic == b"\x1f\x8b" else stream
+    return cast(BinaryIO, _Unpacked(stream)) if magic == b"\x1f\x8b" else stream
 
 
-def spool(stream: BinaryIO) -> BinaryIO:
+@contextmanager
+def spooled(stream: BinaryIO) -> Iterator[BinaryIO]:
     """A seekable copy of a pipe in an unnamed temporary file. Raises BadRecord on binary data or over 8 GiB."""
-    copy = tempfile.TemporaryFile()
+    with tempfile.TemporaryFile() as copy:
+        _copy(stream, cast(BinaryIO, copy))
+        yield cast(BinaryIO, copy)
+
+
+def _copy(stream: BinaryIO, copy: BinaryIO) -> None:
     size = 0
     while chunk := stream.read(HEAD_BYTES):
         if size == 0 and not chunk.startswith(b"\x1f\x8b") and b"\x00" in chunk:
@@ -113,7 +128,6 @@ def spool(stream: BinaryIO) -> BinaryIO:
             raise BadRecord(NOT_READ, "more than 8 GiB from a pipe: write it to a file first")
         copy.write(chunk)
     copy.seek(0)
-    return cast(BinaryIO, copy)
 
 
 def rewind(stream: BinaryIO) -> None:
@@ -129,9 +143,10 @@ def read_head(stream: BinaryIO) -> Head:
     container = _container(data, whole)
     if container == "lines":
         return Head(container, tuple(_head_lines(data, whole)))
-    if container in ("array", "document"):
-        value = beginning(Scanner(io.BytesIO(data)))
-        return Head(container, tuple(value[:_HEAD_RECORDS]) if container == "array" else (value,))
+    if container == "array":
+        return Head(container, tuple(islice(beginnings(Scanner(io.BytesIO(data))), _HEAD_ELEMENTS)))
+    if container == "document":
+        return Head(container, (beginning(Scanner(io.BytesIO(data))),))
     return Head(container, note=_looks_like(data))
 
 
@@ -148,7 +163,7 @@ def _first_bytes(stream: BinaryIO) -> tuple[bytes, bool]:
 
 
 def _container(data: bytes, whole: bool) -> Container:
-    lines = [line for line in data.split(b"\n") if line.strip(_SPACE)][: _HEAD_RECORDS + 1]
+    lines = [line for line in data.split(b"\n") if line.strip(_SPACE)][: _HEAD_LINES + 1]
     if not lines:
         return "empty" if whole else "other"
     first, others = lines[0].strip(_SPACE), [line.strip(_SPACE) for line in lines[1:]]
@@ -172,7 +187,7 @@ def _cut_line(first: bytes, second: bytes) -> bool:
 
 def _head_lines(data: bytes, whole: bool) -> Iterator[Any]:
     lines = data.split(b"\n")
-    for line in (lines if whole else lines[:-1])[: 4 * _HEAD_RECORDS]:
+    for line in (lines if whole else lines[:-1])[: 4 * _HEAD_LINES]:
         try:
             yield json.loads(line)
         except (ValueError, RecursionError):
@@ -237,7 +252,7 @@ def guarded(items: Iterator[Item]) -> Iterator[Item | Rejected]:
     """The items, and a fatal `Rejected` in place of an error that ends the file."""
     try:
         yield from items
-    except (BadRecord, OSError, EOFError, zlib.error) as error:
+    except READ_ERRORS as error:
         yield Rejected(problem_of(error), fatal=True)
 
 

@@ -194,14 +194,19 @@ def _beginning_object(scanner: Scanner, depth: int) -> dict[str, Any]:
 
 
 def _beginning_array(scanner: Scanner, depth: int) -> list[Any]:
-    items: list[Any] = []
+    return list(beginnings(scanner, depth))
+
+
+def beginnings(scanner: Scanner, depth: int = 4) -> Iterator[Any]:
+    """The `beginning` of each element of the array at the cursor, as far as the data goes."""
     try:
         scanner.take("[")
-        while scanner.peek() not in ("]", None):
-            items.append(beginning(scanner, depth - 1))
+        if scanner.peek() == "]":
+            scanner.take("]")
+            return
+        while True:
+            yield beginning(scanner, depth - 1)
             if scanner.take(",]") == "]":
-                return items
-        scanner.take("]")
+                return
     except BadRecord:
-        pass
-    return items
+        return

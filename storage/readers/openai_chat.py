@@ -43,7 +43,8 @@ _EXITS = ("exit_reason", "exit_status", "termination_reason", "finish_reason")
 _TASK_IDS = ("task_id", "instance_id", "id")
 _TASK_FIELDS = ("id", "prompt", "seed", "private", "data")
 _OTHER_FORMATS = frozenset(
-    "traj trajectory trajectory_format simulations reward_info samples sessionId uuid observations steps".split()
+    # tau-bench, SWE-agent and mini-swe-agent, tau2-bench, Inspect, Claude Code, Langfuse, ATIF
+    ("traj", "trajectory", "trajectory_format", "simulations", "reward_info", "samples", "uuid", "observations", "steps")
 )
 _ANTHROPIC_PARTS = frozenset(("tool_use", "tool_result", "thinking", "redacted_thinking"))
 

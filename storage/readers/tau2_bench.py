@@ -36,6 +36,7 @@ from .json_text import (
     DUPLICATE_KEY,
     MAX_RECORD_BYTES,
     NOT_JSON,
+    WRONG_SHAPE,
     BadRecord,
     decode,
     too_long,
@@ -110,10 +111,199 @@ def _read_document(stream: BinaryIO, source: Source) -> Iterator[Trajectory | Re
             scanner.value(keep=False)
         else:
             line = scanner.line
-            found[key] = _decoded(scanner.value(keep="simulations" not in seen or key in _SHARED), key, line)
+            found[key] = _decoded(scanner.value(), line)
     if scanner.peek() is not None:
         raise BadRecord(NOT_JSON, "more text behind the end of the document", scanner.line)
     if late:
         yield from _read_late(stream, _shared(found), source)
     elif "simulations" not in seen:
         yield _read_one(found, _Shared(), replace(source, line=1))
+
+
+def _read_late(stream: BinaryIO, shared: _Shared, source: Source) -> Iterator[Trajectory | Rejected]:
+    rewind(stream)
+    scanner = Scanner(stream)
+    for key in keys(scanner):
+        if key == "simulations":
+            yield from _read_simulations(scanner, shared, source)
+        else:
+            scanner.value(keep=False)
+
+
+def _read_simulations(scanner: Scanner, shared: _Shared, source: Source) -> Iterator[Trajectory | Rejected]:
+    if scanner.peek() != "[":
+        line, other = scanner.line, _decoded(scanner.value(), scanner.line)
+        if other is not None:
+            raise BadRecord(WRONG_SHAPE, "`simulations` is not a list", line)
+        return
+    for line, raw in elements(scanner):
+        try:
+            simulation = _decoded(raw, line)
+        except BadRecord as error:
+            yield Rejected(error.problem(line))
+        else:
+            yield _read_one(simulation, shared, replace(source, line=line))
+
+
+def _decoded(raw: bytes | None, line: int) -> Any:
+    try:
+        if raw is None:
+            raise too_long(MAX_RECORD_BYTES)
+        return decode(raw)
+    except BadRecord as error:
+        raise BadRecord(error.error_code, error.message, line) from None
+
+
+def _shared(results: Mapping[str, Any]) -> _Shared:
+    info = mapping(results.get("info"))
+    tasks = {text(task.get("id")): task for task in listing(results.get("tasks")) if isinstance(task, Mapping)}
+    return _Shared(info, tasks, _tools(mapping(info.get("environment_info")).get("tool_defs")))
+
+
+def _tools(definitions: Any) -> tuple[ToolSchema, ...] | None:
+    """OpenAI schemas from a list of them, or from tau2's mapping of name to signature (`doc`, `params`)."""
+    if not isinstance(definitions, Mapping):
+        return tool_schemas(definitions)
+    signatures = {name: mapping(signature) for name, signature in definitions.items()}
+    return tuple(
+        {
+            "type": "function",
+            "function": {
+                "name": string(signature.get("name")) or name,
+                "description": string(signature.get("doc")) or "",
+                "parameters": mapping(signature.get("params")) or {"type": "object", "properties": {}},
+            },
+        }
+        for name, signature in signatures.items()
+    )
+
+
+def _read_one(simulation: Any, shared: _Shared, source: Source) -> Trajectory | Rejected:
+    try:
+        return _trajectory(simulation, shared, source)
+    except BadRecord as error:
+        return Rejected(error.problem(source.line))
+
+
+def _trajectory(simulation: Any, shared: _Shared, source: Source) -> Trajectory:
+    if not isinstance(simulation, Mapping) or not {"messages", "task_id"} & simulation.keys():
+        raise wrong_shape("a simulation is an object with `messages` and `task_id`")
+    raw_messages = simulation.get("messages")
+    raw_messages = [] if raw_messages is None else raw_messages
+    messages = _messages(raw_messages)
+    prompt, steps = split(messages, [_usage(item) for item in raw_messages if item["role"] == "assistant"])
+    value = number(mapping(simulation.get("reward_info")).get("reward"), "reward_info.reward")
+    agent = mapping(shared.info.get("agent_info"))
+    identity, source = identify(
+        source,
+        simulation,
+        trial=text(simulation.get("trial")),
+        agent=string(agent.get("implementation")),
+        model=string(agent.get("llm")),
+        counts=_counts(raw_messages, int(value is not None)),
+        extra=_extra(simulation, shared),
+    )
+    outcome, scores = _verdicts(simulation, value)
+    return Trajectory(
+        id=identity,
+        task=_task(simulation, shared, messages),
+        tools=shared.tools,
+        prompt=prompt,
+        steps=steps,
+        outcome=outcome,
+        scores=scores,
+        truncated=_was_cut(outcome),
+        source=source,
+    )
+
+
+def _messages(values: Any) -> tuple[Message, ...]:
+    if not isinstance(values, list):
+        raise wrong_shape("messages is not a list")
+    flat: list[Message] = []
+    for index, value in enumerate(values):
+        where = f"messages[{index}]"
+        inner = value.get("tool_messages") if isinstance(value, Mapping) else None
+        if isinstance(inner, list):  # one entry may bundle the results of parallel calls
+            if not isinstance(value.get("role"), str):
+                raise wrong_shape(f"{where} has no role")
+            flat.extend(_message(part, f"{where}.tool_messages[{part_index}]") for part_index, part in enumerate(inner))
+        else:
+            flat.append(_message(value, where))
+    return tuple(flat)
+
+
+def _message(value: Any, where: str) -> Message:
+    message = chat_message(value, where)
+    if message.role == "tool":
+        own_id = text(value.get("id"))
+        user = message.requestor == "user"
+        return replace(message, tool_call_id=own_id or message.tool_call_id, requestor="user" if user else None)
+    calls_tools = message.role == "user" and bool(message.tool_calls)
+    return replace(message, requestor="user" if calls_tools else None)
+
+
+def _usage(message: Mapping[str, Any]) -> Any:
+    """The provider's own answer, where it was kept, knows the cached tokens."""
+    given = mapping(message.get("usage"))
+    raw = mapping(mapping(message.get("raw_data")).get("usage"))
+    return usage({**raw, **given}, message.get("cost"))
+
+
+def _counts(values: list[Mapping[str, Any]], rewards: int) -> dict[str, int]:
+    counts = chat_counts(values, rewards)
+    user_results = sum(item["role"] == "tool" and item.get("requestor") == "user" for item in values)
+    user_calls = sum(len(item.get("tool_calls") or ()) for item in values if item["role"] == "user")
+    counts["tool_results"] -= user_results
+    return counts | {"user_tool_calls": user_calls, "user_tool_results": user_results}
+
+
+def _task(simulation: Mapping[str, Any], shared: _Shared, messages: tuple[Message, ...]) -> Task:
+    identity = text(simulation.get("task_id")) or "unknown"
+    given = shared.tasks.get(identity, {})
+    environment = mapping(shared.info.get("environment_info"))
+    data: dict[str, Any] = {key: given[key] for key in given if key not in ("id", "evaluation_criteria")}
+    for key, value in (
+        ("domain", environment.get("domain_name")),
+        ("policy", environment.get("policy", simulation.get("policy"))),
+    ):
+        if isinstance(value, str):
+            data.setdefault(key, value)
+    criteria = given.get("evaluation_criteria")
+    seed = whole(simulation.get("seed"))
+    return Task(
+        id=identity,
+        prompt=first_user_text(messages),
+        data=data,
+        seed=seed if seed is not None else whole(shared.info.get("seed")),
+        private={} if criteria is None else {"evaluation_criteria": criteria},
+    )
+
+
+def _extra(simulation: Mapping[str, Any], shared: _Shared) -> dict[str, Any]:
+    used = ("messages", "task_id", "trial", "seed", "reward_info", "termination_reason", "policy")
+    extra = {key: simulation[key] for key in simulation if key not in used and simulation[key] is not None}
+    environment = mapping(shared.info.get("environment_info"))
+    about = {key: shared.info[key] for key in shared.info if key != "environment_info"}
+    rest = {key: environment[key] for key in environment if key not in ("policy", "tool_defs", "domain_name")}
+    return extra | {"info": about | ({"environment_info": rest} if rest else {})}
+
+
+def _verdicts(simulation: Mapping[str, Any], value: float | None) -> tuple[Outcome | None, dict[str, Score]]:
+    reward_info = mapping(simulation.get("reward_info"))
+    reason = string(simulation.get("termination_reason"))
+    breakdown = mapping(reward_info.get("reward_breakdown"))
+    parts = {name: number(breakdown[name], f"reward_breakdown.{name}") for name in breakdown}
+    scores = {name: Score(part) for name, part in parts.items() if part is not None}
+    if value is None and reason is None and not reward_info:
+        return None, scores
+    detail = {key: reward_info[key] for key in _DETAIL.split() if reward_info.get(key) is not None}
+    return Outcome(value, "reward", reason, detail), scores
+
+
+def _was_cut(outcome: Outcome | None) -> bool:
+    """Neither side ended the run: a limit or an error did."""
+    reason = outcome.exit_reason if outcome else None
+    return reason is not None and (
+        reason.startswith("max_") or reason == "timeout" or reason.endswith(("_error", "_errors"))
+    )

@@ -75,7 +75,7 @@ def _trajectory(record: Any, source: Source) -> Trajectory:
         steps=steps,
         outcome=_outcome(value, info, verdicts),
         scores=_scores(verdicts),
-        truncated="error" in info,
+        truncated=info.get("error") is not None,
         source=source,
     )
 

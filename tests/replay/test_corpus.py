@@ -289,7 +289,8 @@ def test_the_same_run_twice_counts_once_and_preparing_replaces() -> None:
 def test_unprepared_and_bad_options() -> None:
     with pytest.raises(PolicyFailed):
         CorpusPolicy().propose([request("door")])
-    for options in ({"limit": 0}, {"success_weight": -1.0}, {"success_weight": math.nan}):
+    bad: list[dict[str, Any]] = [{"limit": 0}, {"success_weight": -1.0}, {"success_weight": math.nan}]
+    for options in bad:
         with pytest.raises(UsageError):
             CorpusPolicy(**options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 from hypothesis import given
@@ -34,7 +35,11 @@ from ttc_replay.storage.errors import (
 )
 from ttc_replay.storage.records import Message, Proposal, ProposalRequest, Spec, Task, ToolCall
 
-pytest.importorskip("litellm", reason="the extra [litellm] is not installed")
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("litellm") is None, reason="the extra [litellm] is not installed"),
+    # LiteLLM installs this very filter when it is imported; pytest undoes it for each test.
+    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier.*:UserWarning"),
+]
 
 KEY = "sk-test-0123456789abcdef"
 PROVIDERS = ("openai/local-model", "hosted_vllm/local-model")
@@ -100,28 +105,28 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Server
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
     def do_POST(self) -> None:
+        server = cast("Server", self.server)
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        with self.server.lock:
-            self.server.running += 1
-            self.server.most_running = max(self.server.most_running, self.server.running)
+        with server.lock:
+            server.running += 1
+            server.most_running = max(server.most_running, server.running)
         try:
-            reply = self.server.next(Call(self.path, body, {k.lower(): v for k, v in self.headers.items()}))
-            self.server.stopping.wait(reply.delay_seconds)
+            reply = server.next(Call(self.path, body, {k.lower(): v for k, v in self.headers.items()}))
+            server.stopping.wait(reply.delay_seconds)
         finally:
-            with self.server.lock:
-                self.server.running -= 1
-        self.answer(reply)
+            with server.lock:
+                server.running -= 1
+        self.answer(reply, server.stopping)
 
     do_GET = do_POST
 
-    def answer(self, reply: Reply) -> None:
+    def answer(self, reply: Reply, stopping: threading.Event) -> None:
         self.close_connection = reply.drop or reply.cut
         if reply.drop:
             return
@@ -134,7 +139,7 @@ class Handler(BaseHTTPRequestHandler):
         pieces = [payload[start : start + 40] for start in range(0, len(payload), 40)]
         for piece in pieces if reply.drip_seconds else [payload]:
             self.wfile.write(piece)
-            self.server.stopping.wait(reply.drip_seconds)
+            stopping.wait(reply.drip_seconds)
 
 
 @pytest.fixture
@@ -315,7 +320,9 @@ def test_seed_can_be_left_out(server: Server) -> None:
 
 
 def test_logprobs_are_summed(server: Server) -> None:
-    tokens = [{"token": t, "logprob": p, "bytes": None, "top_logprobs": []} for t, p in (("He", -0.5), ("y", -1.25))]
+    tokens: list[dict[str, Any]] = [
+        {"token": t, "logprob": p, "bytes": None, "top_logprobs": []} for t, p in (("He", -0.5), ("y", -1.25))
+    ]
     reply = completion("Hey", "Ho")
     reply.body["choices"][0]["logprobs"] = {"content": tokens}
     server.script = [reply]
@@ -342,6 +349,31 @@ def test_an_empty_message_is_an_action_and_counted(server: Server) -> None:
     assert proposal.action == Message("assistant", "")
     assert proposal.usage is not None
     assert policy.empty_total == 1
+
+
+def test_a_provider_with_another_wire_format(server: Server) -> None:
+    """Anthropic knows neither `n` nor `seed`: one proposal, and nothing it would refuse is sent."""
+    content = [{"type": "text", "text": "Adding."}, {"type": "tool_use", "id": "t1", "name": "add", "input": {"x": 1}}]
+    usage = {"input_tokens": 10, "output_tokens": 4}
+    body = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": content, "usage": usage}
+    server.script = [failing(529), Reply(body={**body, "stop_reason": "tool_use"})]
+    policy = policy_for(server, "anthropic/claude-local", api_base=server.base.removesuffix("/v1"))
+    [[proposal]] = ask(policy, request(n=3, tools=[TOOL]))
+    assert proposal.action == Message("assistant", "Adding.", tool_calls=(ToolCall("t1", "add", {"x": 1}, '{"x": 1}'),))
+    assert proposal.usage is not None
+    assert (proposal.usage.prompt_tokens, proposal.usage.completion_tokens) == (10, 4)
+    assert [call.path for call in server.calls] == ["/v1/messages"] * 2
+    assert not {"n", "seed"} & server.calls[1].body.keys()
+    assert policy.throttled_total == 1
+
+
+def test_a_provider_with_a_client_of_its_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_API_VERSION", "2024-10-21")
+    server.script = [failing(429, retry_after="3"), completion("ok")]
+    policy = policy_for(server, "azure/deployment", api_base=server.base.removesuffix("/v1"))
+    [[proposal]] = ask(policy)
+    assert (proposal.action.content, len(server.calls)) == ("ok", 2)
+    assert 3.0 <= naps(policy)[0] <= 4.0
 
 
 # --- cost -----------------------------------------------------------------------------------------------------------
@@ -506,6 +538,14 @@ def test_a_reply_that_is_no_completion_is_asked_for_once_more(server: Server, mo
     assert isinstance(error, ProviderReplyInvalid)
     assert "2 attempts" in error.message
     assert (len(server.calls), policy.invalid_total) == (4, 3)
+
+
+def test_a_gateways_rate_limit_in_the_body_of_a_200_is_waited_for(server: Server) -> None:
+    busy = Reply(body={"error": {"message": "busy", "code": 429}})
+    server.script = [busy, busy, completion("ok")]
+    policy = policy_for(server)
+    [[proposal]] = ask(policy)
+    assert (proposal.action.content, policy.throttled_total) == ("ok", 2)
 
 
 def test_what_a_discarded_reply_cost_is_not_lost(server: Server) -> None:
@@ -682,10 +722,16 @@ def test_identity_holds_what_changes_the_reply_and_nothing_else() -> None:
     text = json.dumps(base.identity())
     assert "secret" not in text
     assert KEY not in text
-    others = [{"model": "openai/m2"}, {"temperature": 0.0}, {"max_tokens": 5}, {"api_base": "http://other/v1"}]
+    others: list[dict[str, Any]] = [
+        {"model": "openai/m2"},
+        {"temperature": 0.0},
+        {"max_tokens": 5},
+        {"api_base": "http://other/v1"},
+    ]
     others += [{"extra_body": {"top_k": 3}}, {"send_reasoning": True}, {"seed_parameter": False}]
     for options in others:
-        changed = LiteLLMPolicy(**{"model": "openai/m", "api_base": "http://host:1/v1", **options})
+        given: dict[str, Any] = {"model": "openai/m", "api_base": "http://host:1/v1", **options}
+        changed = LiteLLMPolicy(**given)
         assert changed.identity() != base.identity(), options
 
 

@@ -13,9 +13,9 @@ import pytest
 from ttc_replay.storage.export import export
 from ttc_replay.storage.exporters.options import ExportOptions
 
-datasets = pytest.importorskip("datasets", reason="the dev extra brings datasets and trl")
-torch = pytest.importorskip("torch", reason="trl trains with torch")
-pytest.importorskip("trl", reason="the dev extra brings datasets and trl")
+datasets: Any = pytest.importorskip("datasets", reason="the dev extra brings datasets and trl")
+torch: Any = pytest.importorskip("torch", reason="trl trains with torch")
+trl: Any = pytest.importorskip("trl", reason="the dev extra brings datasets and trl")
 
 ARCHIVE = runpy.run_path(str(Path(__file__).parent / "golden_export" / "export_archive.py"))
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -55,7 +55,7 @@ def tokenizer_for(out: Path) -> Any:
         vocab_size=1200, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
     core.train_from_iterator([json.dumps(row) for row in written(out)], trainer)
-    made = PreTrainedTokenizerFast(
+    made: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False
     )
     made.chat_template = (out / "chat_template.jinja").read_text(encoding="utf-8")
@@ -131,8 +131,6 @@ def test_only_train_and_test_are_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unit", ["rest", "step"])
 def test_sft_trains_on_what_the_assistant_said_and_on_nothing_else(tmp_path: Path, unit: str) -> None:
-    from trl import SFTConfig, SFTTrainer
-
     out = exported(tmp_path / "data", "trl-sft", unit)
     settings = json.loads((out / "sft_config.json").read_text())
     settings["chat_template_path"] = str(out / settings["chat_template_path"])
@@ -140,9 +138,9 @@ def test_sft_trains_on_what_the_assistant_said_and_on_nothing_else(tmp_path: Pat
     tokenizer.chat_template = None  # the trainer has to take the one that the settings name
     model = tiny_model(tokenizer)
     before = model.lm_head.weight.detach().clone()
-    trainer = SFTTrainer(
+    trainer = trl.SFTTrainer(
         model,
-        args=SFTConfig(str(tmp_path / "out"), **settings, **SETTINGS),
+        args=trl.SFTConfig(str(tmp_path / "out"), **settings, **SETTINGS),
         train_dataset=loaded(out, tmp_path)["train"],
         processing_class=tokenizer,
     )
@@ -162,16 +160,14 @@ def test_sft_trains_on_what_the_assistant_said_and_on_nothing_else(tmp_path: Pat
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
 )
 def test_dpo_trains_on_one_message_a_side(tmp_path: Path) -> None:
-    from trl import DPOConfig, DPOTrainer
-
     out = exported(tmp_path / "data", "trl-dpo")
     settings = json.loads((out / "dpo_config.json").read_text())
     tokenizer = tokenizer_for(out)
     model = tiny_model(tokenizer)
-    trainer = DPOTrainer(
+    trainer = trl.DPOTrainer(
         model,
         ref_model=tiny_model(tokenizer),
-        args=DPOConfig(str(tmp_path / "out"), **settings, **SETTINGS),
+        args=trl.DPOConfig(str(tmp_path / "out"), **settings, **SETTINGS),
         train_dataset=loaded(out, tmp_path)["train"],
         processing_class=tokenizer,
     )
@@ -209,5 +205,3 @@ def test_the_template_renders_a_prompt_as_a_prefix_of_the_whole(tmp_path: Path) 
         whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tools=row["tools"], tokenize=False)
         assert whole.startswith(start)
         assert ("# Tools" in whole) == bool(row["tools"])
-
-

@@ -1,6 +1,6 @@
 """A small archive of searched runs, built from records, and the golden exports made from it.
 
-`python tests/storage/golden_export/export_archive.py` writes the golden files again; look at the diff before keeping it.
+`python tests/storage/golden_export/export_archive.py` writes the golden files again: read the diff.
 """
 
 from __future__ import annotations

@@ -1,0 +1,216 @@
+"""The archive: trajectories in and out, runs and what they found, in a DuckDB file or on PostgreSQL.
+
+With `engines.py` and `bulk.py` the only code that opens a database. Importing this module loads duckdb, sqlalchemy and
+pyarrow: import it late. One transaction per batch: after a `kill -9` the file holds exactly the acknowledged batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, distinct, func, select
+
+from . import schema
+from .bulk import insert, insert_new
+from .errors import UnknownId
+from .query import EVERYTHING, IN_LIMIT, Query, keys_statement, where_statement
+from .records import Step, Trajectory
+from .rows import Row, clean, score_rows, step_from_row, step_rows, trajectory_from_row, trajectory_row
+from .run_store import RunStore
+from .store import chunks, open_store
+
+__all__ = ["EVERYTHING", "Database", "Query"]
+
+SHORTEST_PREFIX = 4
+_STEPS_PER_WRITE = 4096
+_STEPS_PER_READ = 2000
+_TRAJECTORIES_PER_READ = 200
+
+
+class Key(NamedTuple):
+    """Enough to find a trajectory fast: `number` narrows the search by zone maps."""
+
+    id: str
+    number: int
+    steps: int
+
+
+class Database(RunStore):
+    """One open archive; a context manager. `location` is the path or URL as given."""
+
+    @classmethod
+    def open(cls, location: str, *, create: bool = True) -> Database:
+        """Open, create where allowed, and migrate. Files are 0600, a missing parent folder is made 0700.
+
+        Raises DatabaseBusy when another process (or another Database of this one) holds the file, SchemaTooNew, and
+        UsageError when there is no file and `create` is False, or when it is not a database.
+        """
+        opened, version = open_store(location, create=create)
+        return cls(location, opened, version)
+
+    def __enter__(self) -> Database:
+        return self
+
+    def add_trajectories(self, batch: Sequence[Trajectory]) -> list[str]:
+        """Store what is not there yet, all or nothing; the ids newly stored, in order. Known ids stay as they are.
+
+        Raises StoreError naming the trajectory when a value in it is not JSON.
+        """
+        with self._write() as connection:
+            return _add(connection, batch)
+
+    def replace_trajectories(self, batch: Sequence[Trajectory]) -> None:
+        """Store the batch in place of whatever has the same ids: counterfactuals of a run that is folded again."""
+        ids = [trajectory.id for trajectory in batch]
+        with self._write() as connection:
+            for some in chunks(ids, IN_LIMIT):
+                _delete(connection, some)
+            _add(connection, batch)
+
+    def resolve(self, id_or_prefix: str) -> str:
+        """The whole id. Raises UnknownId, whose hint lists near misses or the candidates."""
+        table = schema.trajectories.c
+        with self._read() as connection:
+            if connection.execute(select(table.id).where(table.id == id_or_prefix)).first():
+                return id_or_prefix
+            if len(id_or_prefix) < SHORTEST_PREFIX:
+                raise UnknownId(
+                    f"no trajectory {id_or_prefix!r}", hint=f"give at least {SHORTEST_PREFIX} characters of its id"
+                )
+            found = _starting_with(connection, id_or_prefix, 6)
+            if len(found) == 1:
+                return found[0]
+            if found:
+                shown = ", ".join(full[: len(id_or_prefix) + 8] for full in found[:5])
+                more = ", ..." if len(found) > 5 else ""
+                raise UnknownId(f"{id_or_prefix!r} fits several trajectories", hint=f"which of {shown}{more}?")
+            raise UnknownId(f"no trajectory {id_or_prefix!r}", hint=_near_misses(connection, id_or_prefix))
+
+    def trajectory(self, id_or_prefix: str, *, raw: bool = False) -> Trajectory:
+        """One trajectory by id or unique prefix; with `raw` its `source.raw` too. Raises UnknownId."""
+        whole = self.resolve(id_or_prefix)
+        return self._load(self._keys(Query(ids=[whole])), raw=raw)[0]
+
+    def trajectories(self, selection: Query = EVERYTHING) -> Iterator[Trajectory]:
+        """The selected trajectories without their raw text, by source path, line and id; bounded memory.
+
+        What is added meanwhile is not seen. Raises UsageError when `where` is not an expression over `v_trajectories`.
+        """
+        keys = iter(self._keys(selection))
+        while batch := _next_batch(keys):
+            yield from self._load(batch, raw=False)
+
+    def trajectory_ids(self, selection: Query = EVERYTHING) -> list[str]:
+        """The selected ids, in the order of `trajectories`."""
+        return [key.id for key in self._keys(selection)]
+
+    def count(self, selection: Query = EVERYTHING) -> int:
+        """How many trajectories are selected."""
+        return len(self._keys(selection))
+
+    def datasets(self) -> list[Mapping[str, Any]]:
+        """One row per dataset: trajectories recorded, tasks, steps, mean known outcome, formats, by name."""
+        table = schema.trajectories.c
+        query = (
+            select(
+                table.dataset,
+                func.min(table.format).label("format"),
+                func.count(distinct(table.format)).label("formats"),
+                func.count().label("trajectories"),
+                func.count(distinct(table.task_id)).label("tasks"),
+                func.sum(table.steps).label("steps"),
+                func.avg(table.outcome).label("mean_outcome"),
+            )
+            .where(table.run.is_(None))
+            .group_by(table.dataset)
+            .order_by(table.dataset)
+        )
+        with self._read() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _keys(self, selection: Query) -> list[Key]:
+        allowed: set[str] | None = None
+        if selection.where is not None:
+            allowed = {row[0] for row in self.query(where_statement(selection.where))[1]}
+        if selection.ids is not None and len(selection.ids) > IN_LIMIT:
+            allowed = set(selection.ids) if allowed is None else allowed & set(selection.ids)
+        statement = keys_statement(selection, self._engine.dialect.name)
+        with self._read() as connection:
+            keys = (Key(row.id, row.number, row.steps) for row in connection.execute(statement))
+            return list(islice((key for key in keys if allowed is None or key.id in allowed), selection.limit))
+
+    def _load(self, keys: Sequence[Key], *, raw: bool) -> list[Trajectory]:
+        table, step = schema.trajectories, schema.steps.c
+        columns = [column for column in table.columns if raw or column.name != "raw"]
+        ids = [key.id for key in keys]
+        between = (min(key.number for key in keys), max(key.number for key in keys))
+        with self._read() as connection:
+            found = connection.execute(
+                select(*columns).where(table.c.number.between(*between), table.c.id.in_(ids))
+            ).mappings()
+            rows = {row["id"]: row for row in found}
+            step_query = (
+                select(schema.steps)
+                .where(step.trajectory_number.between(*between), step.trajectory_id.in_(ids))
+                .order_by(step.position)
+            )
+            steps: dict[str, list[Step]] = {}
+            for row in connection.execute(step_query).mappings():
+                steps.setdefault(row["trajectory_id"], []).append(step_from_row(row))
+        return [trajectory_from_row(rows[key], steps.get(key, ())) for key in ids if key in rows]
+
+
+def _next_batch(keys: Iterator[Key]) -> list[Key]:
+    """The next keys up to a number of trajectories and of steps; at least one where there is one."""
+    batch: list[Key] = []
+    steps = 0
+    for key in keys:
+        batch.append(key)
+        steps += key.steps
+        if steps >= _STEPS_PER_READ or len(batch) >= _TRAJECTORIES_PER_READ:
+            break
+    return batch
+
+
+def _add(connection: Connection, batch: Sequence[Trajectory]) -> list[str]:
+    table = schema.trajectories
+    first = connection.execute(select(func.max(table.c.number))).scalar()
+    number = 0 if first is None else first + 1
+    by_id: dict[str, tuple[int, Trajectory]] = {}
+    rows: list[Row] = []
+    for trajectory in batch:
+        if clean(trajectory.id) not in by_id:
+            row = trajectory_row(trajectory, number)
+            by_id[row["id"]] = (number, trajectory)
+            rows.append(row)
+            number += 1
+    added = insert_new(connection, table, rows)
+    fresh = [by_id[key] for key in by_id if key in added]
+    every_step = (row for row_number, trajectory in fresh for row in step_rows(trajectory, row_number))
+    while some := list(islice(every_step, _STEPS_PER_WRITE)):
+        insert(connection, schema.steps, some)
+    insert(connection, schema.scores, [row for _, trajectory in fresh for row in score_rows(trajectory)])
+    return [trajectory.id for _, trajectory in fresh]
+
+
+def _delete(connection: Connection, ids: Sequence[str]) -> None:
+    connection.execute(schema.trajectories.delete().where(schema.trajectories.c.id.in_(ids)))
+    connection.execute(schema.steps.delete().where(schema.steps.c.trajectory_id.in_(ids)))
+    of_nodes = schema.scores.c.node.is_not(None)
+    connection.execute(schema.scores.delete().where(schema.scores.c.trajectory_id.in_(ids), ~of_nodes))
+
+
+def _starting_with(connection: Connection, prefix: str, limit: int) -> list[str]:
+    column = schema.trajectories.c.id
+    query = select(column).where(func.starts_with(column, prefix)).order_by(column).limit(limit)
+    return list(connection.execute(query).scalars())
+
+
+def _near_misses(connection: Connection, text: str) -> str:
+    for length in range(min(len(text) - 1, 12), 1, -1):
+        found = _starting_with(connection, text[:length], 3)
+        if found:
+            return "did you mean " + ", ".join(full[:12] for full in found) + "?"
+    return "list what is there: ttc-replay ls trajectories"

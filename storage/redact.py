@@ -1,0 +1,159 @@
+"""Foreign text made harmless: `safe` for terminals, `mask` for secrets in reports and exports. Standard library only.
+
+A rule is a literal gate (a plain `in`, which most texts fail) and an anchored pattern. Every pattern starts at a fixed
+prefix, may not start inside a longer word, and is bounded, so that no text makes it slow. A masked secret keeps four
+hex digits of its hash: equal secrets stay recognisable as equal, and nothing of the secret itself remains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+# One alternative per shape: CSI; OSC, DCS, SOS, PM, APC up to their terminator on the same line; other escapes of
+# two or three bytes; the 8-bit forms of the first two. What is left of a broken one is taken by the class at the end.
+_CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"
+    r"|\x1b[\]PX^_][^\x00-\x08\x0a-\x1f\x7f-\x9f]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]*[0-OQ-WYZ\\`-~]"
+    r"|\x9b[0-?]*[ -/]*[@-~]"
+    r"|[\x90\x98\x9d-\x9f][^\x00-\x08\x0a-\x1f\x7f-\x9f]*(?:\x07|\x1b\\|\x9c)"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def safe(text: str) -> str:
+    """`text` without anything that steers a terminal: the one function for foreign text that is printed.
+
+    Whole escape sequences go, then all of C0 but newline and tab, DEL and C1. Lone surrogates, which cannot be printed,
+    become U+FFFD. Idempotent.
+    """
+    return _SURROGATE.sub("\ufffd", _CONTROL.sub("", text))
+
+
+class _Rule(NamedTuple):
+    """`pattern` has the group `secret`; only that is replaced. `gate`: one of these must be in the text."""
+
+    kind: str
+    gate: tuple[str, ...]
+    pattern: re.Pattern[str]
+
+
+# Not inside a word; but the `n` of an escaped newline in JSON text is no word.
+_WORD_STARTS = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4}))"
+_WORD_ENDS = r"(?![A-Za-z0-9])"
+_TOKEN_ENDS = r"(?![A-Za-z0-9_-])"  # noqa: S105 (a pattern)
+
+
+def _rule(kind: str, gate: str, secret: str, *, before: str = _WORD_STARTS, after: str = "") -> _Rule:
+    return _Rule(kind, tuple(gate.split(" ")), re.compile(f"{before}(?P<secret>{secret}){after}"))
+
+
+# In this order: a whole PEM block before what is in it, a vendor's key before the bearer or URL that carries it.
+_RULES = (
+    _rule(
+        "private-key",
+        "PRIVATE",
+        r"-----BEGIN (?P<kind>[A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?)-----"
+        r"(?:(?:(?!-----)[\s\S]){0,16384}-----END (?P=kind)-----|(?:(?:\\[nr]|\s){0,4}[A-Za-z0-9+/=]{20,100}){0,400})",
+        before="",
+    ),
+    _rule("aws-access-key", "AKIA ASIA ABIA ACCA", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}", after=_WORD_ENDS),
+    _rule(
+        "aws-secret-key",
+        "aws_secret AWS_SECRET SecretAccessKey secretAccessKey",
+        r"[A-Za-z0-9/+=]{40}",
+        before=r"(?:(?i:aws_secret_access_key|aws_secret_key)|[sS]ecretAccessKey)\\?[\"']?\s{0,4}[=:]\s{0,4}\\?[\"']?",
+        after=r"(?![A-Za-z0-9/+=])",
+    ),
+    _rule("gcp-api-key", "AIza", r"AIza[A-Za-z0-9_-]{35}", after=_TOKEN_ENDS),
+    _rule(
+        "gcp-oauth", "ya29. GOCSPX-", r"(?:ya29\.[A-Za-z0-9_-]{20,2048}|GOCSPX-[A-Za-z0-9_-]{28})", after=_TOKEN_ENDS
+    ),
+    _rule("github", "ghp_ gho_ ghu_ ghs_ ghr_", r"gh[pousr]_[A-Za-z0-9]{36,255}", after=_WORD_ENDS),
+    _rule("github", "github_pat_", r"github_pat_[A-Za-z0-9_]{22,255}", after=_TOKEN_ENDS),
+    _rule("anthropic", "sk-ant-", r"sk-ant-[A-Za-z0-9]{2,12}-[A-Za-z0-9_-]{20,255}", after=_TOKEN_ENDS),
+    _rule(
+        "openai",
+        "sk-",
+        r"sk-(?:(?:proj|svcacct|admin|None)-[A-Za-z0-9_-]{20,255}|[A-Za-z0-9]{32,128})",
+        after=_TOKEN_ENDS,
+    ),
+    _rule("slack", "xox xapp-", r"(?:xox[abeoprs]|xapp|xoxe\.xox[bp])-[A-Za-z0-9-]{10,255}", after=_TOKEN_ENDS),
+    _rule(
+        "slack-webhook",
+        "hooks.slack.com",
+        r"(?:services|workflows|triggers)/[A-Za-z0-9/_+-]{30,128}",
+        before=r"hooks\.slack\.com/",
+    ),
+    _rule(
+        "stripe",
+        "sk_live_ sk_test_ rk_live_ rk_test_ whsec_",
+        r"(?:[sr]k_(?:live|test)_[A-Za-z0-9]{16,255}|whsec_[A-Za-z0-9+/=]{24,255})",
+        after=_WORD_ENDS,
+    ),
+    _rule("huggingface", "hf_", r"hf_[A-Za-z0-9]{30,64}", after=_WORD_ENDS),
+    _rule("gitlab", "glpat-", r"glpat-[A-Za-z0-9_-]{20,64}", after=_TOKEN_ENDS),
+    _rule(
+        "jwt",
+        "eyJ",
+        r"eyJ[A-Za-z0-9_-]{8,4096}\.eyJ[A-Za-z0-9_-]{8,16384}\.[A-Za-z0-9_-]{0,4096}",
+        after=_TOKEN_ENDS,
+    ),
+    _rule(
+        "bearer",
+        "earer EARER",
+        r"(?=[A-Za-z._~+/-]{0,255}[0-9])[A-Za-z0-9._~+/-]{16,4096}={0,2}",
+        before=r"(?<![A-Za-z0-9])(?i:bearer)(?:\s|%20|\+){1,4}",
+        after=r"(?![A-Za-z0-9._~+/=-])",
+    ),
+    _rule(
+        "url-password",
+        "://",
+        r"(?!\[SECRET:[a-z-]{1,32}:[0-9a-f]{4}\]@)[^\s/\"'<>]{1,256}",
+        before=r"://[^\s/:@\"'<>]{0,128}:",
+        after=r"(?=@)",
+    ),
+)
+
+
+_PASSES = 4  # a mark is a new word boundary, behind which a second pass may find what was glued to the secret
+
+
+def mask(text: str) -> str:
+    """`text` with each secret replaced by `[SECRET:kind:abcd]`. Idempotent; equal secrets give equal marks."""
+    for _ in range(_PASSES):
+        before = text
+        for rule in _RULES:
+            if any(literal in text for literal in rule.gate):
+                text = rule.pattern.sub(partial(_marked, rule.kind), text)
+        if text == before:
+            break
+    return text
+
+
+def mask_json(value: Any) -> Any:
+    """A JSON value with `mask` applied to every text in it, keys too. Tuples become lists."""
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, Mapping):
+        return {mask_json(key): mask_json(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [mask_json(item) for item in value]
+    return value
+
+
+def kinds() -> Iterable[str]:
+    """The kinds of secret that are known, in the order of their rules."""
+    return dict.fromkeys(rule.kind for rule in _RULES)
+
+
+def _marked(kind: str, match: re.Match[str]) -> str:
+    secret, whole = match["secret"], match[0]
+    start = match.start("secret") - match.start()
+    digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:4]
+    return f"{whole[:start]}[SECRET:{kind}:{digest}]{whole[start + len(secret) :]}"
