@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..replay.settings import Settings
     from ..storage.database import Database
 
-BUDGET = 96
+BUDGET = 64
 """Transitions per failed run."""
 DATASET = "bookkeeping-demo"
 
@@ -88,11 +88,12 @@ def _settings() -> Settings:
     from ..replay.settings import Settings
     from ..storage.records import Spec
 
-    guide = (("bookkeeping-identity", 1.0), ("bookkeeping-policy", 1.0), ("bookkeeping-progress", 1.0))
+    guide = ("bookkeeping-identity", "bookkeeping-policy")
     return Settings(
         environment=Spec("bookkeeping"),
-        policy=Spec("corpus"),
-        rewards=tuple((Spec(name), weight) for name, weight in guide),
+        policy=Spec("corpus", {"same_task_only": True}),
+        rewards=tuple((Spec(name), 1.0) for name in guide),
+        combine="min",
         accept=Spec("bookkeeping-gold"),
         algorithm=Spec("mcts"),
         budget=BUDGET,

@@ -9,7 +9,7 @@ whole run of a level-synchronous algorithm, the point is chosen by this rule:
    then the earliest, and probe (i + j) // 2. As soon as any two neighbouring probed points differ, only intervals with
    a difference are of interest: the drop lies in one of them. While nothing differs, all are.
 3. When no interval of interest is left, spend the rest by UCB1 (Auer et al. 2002) over the probed points, on values
-   normalised to the tree's range, rollouts still open as visits with the lowest value; ties to the earliest.
+   normalised to the tree's range, rollouts still open counted as visits without a value; ties to the earliest.
 
 A point's value is the Monte-Carlo mean over the visits that left the record exactly there. Points where nothing is
 left to expand are skipped. The binary search over a run's prefixes by Monte-Carlo value is that of OmegaPRM (Luo et
@@ -176,8 +176,8 @@ def _most_promising(tree: Tree, candidates: list[int]) -> int | None:
         count = visits + open_here[node]
         if not count:
             return node
-        mean = (value_sum + open_here[node] * tree.bounds.low) / count
-        score = tree.bounds.normalise(mean) + sqrt(2.0 * log(max(1, total)) / count)
+        quality = tree.bounds.normalise(value_sum / visits) if visits else 0.0
+        score = quality + sqrt(2.0 * log(max(1, total)) / count)
         if best is None or score > best_score:
             best, best_score = node, score
     return best

@@ -1,11 +1,14 @@
 """Monte-Carlo tree search for action sets that are known, or open.
 
-Selection, on values normalised to the tree's own range (`values.py`), with N visits of the parent and n of the child,
-open asks and rollouts among them as visits with the lowest value (virtual loss):
+Selection, with N visits of the parent, n of the child, and Q the child's mean normalised to the tree's own range (see
+`values.py`):
 
     uct    Q + c * sqrt(ln N / n)             UCT (Kocsis & Szepesvari 2006) on UCB1 (Auer et al. 2002, theorem 1:
                                               c = sqrt 2 for rewards in [0, 1])
     puct   Q + c * P * sqrt(N) / (1 + n)      AlphaZero (Silver et al. 2018, "Search"), P over the open siblings
+
+Open asks and rollouts count in N and n. In Q they do not, as in WU-UCT (Liu et al. 2020, arXiv 1810.11755), unless
+`virtual_loss` says so: a loss of 1 is the classic one (Chaslot et al. 2008), and costs much quality at width.
 
 Expansion by progressive widening (Couetoux et al. 2011): a node may have ceil(C * N^alpha) children. Evaluation by the
 value a child was told with, else by a rollout to an end. Backup adds to sums and counts; means are never stored.
@@ -21,14 +24,17 @@ from .algorithm import check_count, check_number
 from .rollouts import RolloutSearch
 from .tree import Tree
 
+EXPLORATION = {"uct": 0.3, "puct": 0.5}
+"""Chosen on needles among 4,096 leaves with a noisy value and without one, 64 and 256 transitions, widths 1 to 32."""
 
-import os
-LAM=float(os.environ.get('LAM','1'))
+
 @dataclass(frozen=True, kw_only=True)
 class MCTS(RolloutSearch):
     """UCT or PUCT with progressive widening.
 
-    - `selection`: "uct" or "puct"; `exploration`: the constant c.
+    - `selection`: "uct" or "puct"; `exploration`: the constant c, None for 0.3 (uct) or 0.5 (puct).
+    - `virtual_loss`: how many visits with the tree's lowest value an open ask or rollout counts as in Q. What has open
+      ones only has Q = 0.
     - `widening_coefficient`, `widening_exponent`: C from 0 and alpha in [0, 1]. A large C lists every known action
       first.
     - `expand`: children wanted when a node is widened; several may exceed the widening limit by `expand` - 1. The
@@ -42,9 +48,10 @@ class MCTS(RolloutSearch):
     the record are nodes like all others: the descent follows the spine and may widen at any of its states.
     """
 
-    selection: str = "uct"
-    exploration: float = 1.4
-    widening_coefficient: float = 1.0
+    selection: str = "puct"
+    exploration: float | None = None
+    virtual_loss: float = 0.0
+    widening_coefficient: float = 2.0
     widening_exponent: float = 0.5
     expand: int = 1
     first_play_urgency: float | None = None
@@ -53,6 +60,7 @@ class MCTS(RolloutSearch):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("exploration", self.exploration, low=0.0)
+        check_number("virtual_loss", self.virtual_loss, low=0.0)
         check_number("widening_coefficient", self.widening_coefficient, low=0.0)
         check_number("widening_exponent", self.widening_exponent, low=0.0, high=1.0)
         check_number("first_play_urgency", self.first_play_urgency)
@@ -109,9 +117,13 @@ class MCTS(RolloutSearch):
             return self._select_uct(tree, node, children)
         return self._select_puct(tree, node, children)
 
+    def _constant(self) -> float:
+        return EXPLORATION[self.selection] if self.exploration is None else self.exploration
+
     def _select_uct(self, tree: Tree, node: int, children: list[int]) -> int:
         visits, virtual, value_sum, order = tree.visits, tree.virtual, tree.value_sum, tree.order
-        low, scale, exploration = tree.bounds.low, tree.bounds.scale, self.exploration
+        low, scale = tree.bounds.low, tree.bounds.scale
+        exploration, loss = self._constant(), self.virtual_loss
         unvisited = inf if self.first_play_urgency is None else self.first_play_urgency
         log_total = log(max(1, visits[node] + virtual[node]))
         best, best_score = -1, -inf
@@ -119,7 +131,8 @@ class MCTS(RolloutSearch):
             real = visits[child]
             count = real + virtual[child]
             if count:
-                score = ((value_sum[child] - real * low) * scale / (real+LAM*virtual[child]) if real else 0.0) + exploration * sqrt(log_total / count)
+                quality = (value_sum[child] - real * low) * scale / (real + loss * virtual[child]) if real else 0.0
+                score = quality + exploration * sqrt(log_total / count)
             else:
                 score = unvisited
             if best < 0 or score > best_score or (score == best_score and order[child] < order[best]):
@@ -128,16 +141,19 @@ class MCTS(RolloutSearch):
 
     def _select_puct(self, tree: Tree, node: int, children: list[int]) -> int:
         visits, virtual, value_sum, order = tree.visits, tree.virtual, tree.value_sum, tree.order
-        low, scale = tree.bounds.low, tree.bounds.scale
+        low, scale, loss = tree.bounds.low, tree.bounds.scale, self.virtual_loss
         unvisited = self._urgency(tree, node)
         total = max(1, visits[node] + virtual[node])
         weights = priors(tree, children)
-        factor = self.exploration * sqrt(total) / (sum(weights) or 1.0)
+        factor = self._constant() * sqrt(total) / (sum(weights) or 1.0)
         best, best_score = -1, -inf
         for child, weight in zip(children, weights, strict=True):
             real = visits[child]
             count = real + virtual[child]
-            quality = ((value_sum[child] - real * low) * scale / (real if LAM==0 else real+LAM*virtual[child]) if real else (0.0 if count else unvisited))
+            if real:
+                quality = (value_sum[child] - real * low) * scale / (real + loss * virtual[child])
+            else:
+                quality = 0.0 if count else unvisited
             score = quality + factor * weight / (1 + count)
             if best < 0 or score > best_score or (score == best_score and order[child] < order[best]):
                 best, best_score = child, score

@@ -1,8 +1,8 @@
 """Rollouts as chains of asks: what MCTS and best-of-n share.
 
 A rollout begins with an ask at a node the algorithm chose and goes on in one of the children it was told, one child an
-ask, until it meets an end. Its states were paid for, so they stay in the tree. While it is open it counts as one visit
-with the tree's lowest value on its whole path (virtual loss), between its asks too.
+ask, until it meets an end. Its states were paid for, so they stay in the tree. While it is open it counts as one virtual
+visit on its whole path, between its asks too.
 
 Open rollouts go on before new ones begin, oldest first. A new one begins only while fewer are open than 1 + the visits
 so far: the first is alone, then the number may double with each finished generation up to the width that is asked for.

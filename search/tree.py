@@ -254,7 +254,7 @@ class Tree:
             node = parent[node]
 
     def hold(self, node: int, above: int = -1) -> None:
-        """Virtual loss (Chaslot et al. 2008; Segal 2010): one visit with the lowest value, up to below `above`."""
+        """Count something open at `node`: one virtual visit on it and its ancestors, up to below `above`."""
         virtual, parent = self.virtual, self.parent
         while node != above:
             virtual[node] += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -48,6 +48,16 @@ class _Split:
         self.sidecar = b"".join(dump_line(entry) + b"\n" for entry in self.lineage)
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One export on its way: who writes, what was asked for, and what was selected."""
+
+    archive: Archive
+    exporter: Exporter
+    options: ExportOptions
+    selection: SearchResults
+
+
 def export(database: Archive, options: ExportOptions, exporter: Exporter | None = None) -> dict[str, Any]:
     """Write a dataset and return the report of design.md section 7.
 
@@ -57,29 +67,29 @@ def export(database: Archive, options: ExportOptions, exporter: Exporter | None 
     chosen = exporter or base.load(options.format)
     check(options, chosen.units)
     _check_place(options, chosen)
-    selection = SearchResults(database, options)
-    dropped = Counter(selection.dropped)
-    rows = _rows(chosen, selection, dropped)
-    counted = {reason: dropped[reason] for reason in sorted(dropped) if dropped[reason]}
+    job = _Job(database, chosen, options, SearchResults(database, options))
+    rows, dropped = _rows(job)
     if not rows:
-        if selection.considered:
-            raise AllFiltered(counted)
-        return _report(chosen, [], counted, [])
+        if job.selection.considered:
+            raise AllFiltered(dropped)
+        return _report(chosen.name, [], dropped, [])
     splits = _splits(rows, options)
-    written = _folder(database, chosen, options, selection, splits, counted)
     if options.is_file:
         writer.write_file(options.out, splits[0].data, chosen.columns)
     else:
-        writer.write_folder(options.out, written)
+        writer.write_folder(options.out, _folder(job, splits, dropped))
     data = [_entry(options, split) for split in splits if split.rows]
-    _save(database, chosen, options, selection, splits, data)
-    return _report(chosen, data, counted, splits)
+    _save(job, splits, data)
+    return _report(chosen.name, data, dropped, splits)
 
 
 def dump_line(value: Mapping[str, Any]) -> bytes:
-    """One line of JSON: UTF-8, no NaN, keys as given, no character inside that a reader may take for a line end."""
+    """One line of JSON: UTF-8, no NaN, keys as given, no character inside that a reader may take for a line end.
+
+    A lone surrogate, which has no UTF-8, becomes a question mark. Raises ValueError on NaN.
+    """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.translate(_LINE_ENDS).encode("utf-8")
+    return text.translate(_LINE_ENDS).encode("utf-8", "replace")
 
 
 def _check_place(options: ExportOptions, exporter: Exporter) -> None:
@@ -90,20 +100,23 @@ def _check_place(options: ExportOptions, exporter: Exporter) -> None:
         writer.check_folder(options.out)
 
 
-def _rows(exporter: Exporter, selection: SearchResults, dropped: Counter[str]) -> list[_Written]:
-    """All rows, duplicates left out; those with tool calls first, so that a reader that guesses types sees one."""
+def _rows(job: _Job) -> tuple[list[_Written], dict[str, int]]:
+    """All rows, duplicates left out, and the drops by reason. Rows with tool calls come first, so that a reader that
+    guesses types from the first rows sees one."""
     rows: list[_Written] = []
+    dropped = Counter(job.selection.dropped)
     seen: set[str] = set()
-    with boundary(ExporterFailed, f"exporter {exporter.name}"):
-        for item in exporter.rows(selection):
+    with boundary(ExporterFailed, f"exporter {job.exporter.name}"):
+        for item in job.exporter.rows(job.selection):
             if isinstance(item, Dropped):
                 dropped[item.reason] += 1
             elif item.dedupe in seen:
                 dropped["duplicate"] += 1
             else:
                 seen.add(item.dedupe)
-                rows.append(_written(exporter, item))
-    return sorted(rows, key=lambda row: not row.has_calls)
+                rows.append(_written(job.exporter, item))
+    counted = {reason: dropped[reason] for reason in sorted(dropped) if dropped[reason]}
+    return sorted(rows, key=lambda row: not row.has_calls), counted
 
 
 def _written(exporter: Exporter, row: Row) -> _Written:
@@ -122,42 +135,38 @@ def _splits(rows: Sequence[_Written], options: ExportOptions) -> list[_Split]:
     ]
 
 
-def _folder(
-    database: Archive,
-    exporter: Exporter,
-    options: ExportOptions,
-    selection: SearchResults,
-    splits: Sequence[_Split],
-    dropped: Mapping[str, int],
-) -> dict[str, bytes]:
+def _folder(job: _Job, splits: Sequence[_Split], dropped: Mapping[str, int]) -> dict[str, bytes]:
     """The files of the folder by name, the manifest last."""
-    rows = [row for split in splits for row in split.rows]
-    origins = [row.origin for row in rows]
-    lengths = manifest.lengths([(row.characters, len(row.line)) for row in rows])
-    facts = {
-        "runs": manifest.run_facts(database, _used_runs(selection, origins), options),
-        "sources": manifest.sources(origins),
-        "counts": {"searched": selection.considered, **manifest.counts(origins)},
-        "dropped": dict(dropped),
-        "splits": {split.name: len(split.rows) for split in splits},
-        "lengths": lengths,
-    }
+    exporter, facts = job.exporter, _facts(job, splits, dropped)
     found: dict[str, bytes] = {}
     for split in splits:
         if split.rows:
             found[f"{split.name}.jsonl"] = split.data
             found[f"{split.name}.meta.jsonl"] = split.sidecar
-    found.update(_training(exporter, lengths["max_length"]))
-    found["README.md"] = card.render_card({"format": exporter.name, **facts}, exporter.columns, options)
+    found.update(_training(exporter, facts["lengths"]["max_length"]))
+    found["README.md"] = card.render_card({"format": exporter.name, **facts}, exporter.columns, job.options)
     counted = {f"{split.name}.jsonl": len(split.rows) for split in splits}
     listed = [
         {"path": name, "bytes": len(content), "sha256": writer.sha256(content)}
         | ({"rows": counted[name]} if name in counted else {})
         for name, content in sorted(found.items())
     ]
-    document = manifest.build(exporter, options, facts, listed)
-    found[writer.MANIFEST] = pretty(document)
+    found[writer.MANIFEST] = pretty(manifest.build(exporter, job.options, facts, listed))
     return found
+
+
+def _facts(job: _Job, splits: Sequence[_Split], dropped: Mapping[str, int]) -> dict[str, Any]:
+    """The measured part of the manifest, which the card tells in words."""
+    rows = [row for split in splits for row in split.rows]
+    origins = [row.origin for row in rows]
+    return {
+        "runs": manifest.run_facts(job.archive, _used_runs(job, splits), job.options),
+        "sources": manifest.sources(origins),
+        "counts": {"searched": job.selection.considered, **manifest.counts(origins)},
+        "dropped": dict(dropped),
+        "splits": {split.name: len(split.rows) for split in splits},
+        "lengths": manifest.lengths([(row.characters, len(row.line)) for row in rows]),
+    }
 
 
 def pretty(value: Any) -> bytes:
@@ -173,10 +182,10 @@ def _training(exporter: Exporter, max_length: int) -> dict[str, bytes]:
     return {name: pretty({**settings, "max_length": max_length}), "chat_template.jinja": template}
 
 
-def _used_runs(selection: SearchResults, origins: Iterable[manifest.Origin]) -> list[str]:
+def _used_runs(job: _Job, splits: Sequence[_Split]) -> list[str]:
     """With --dataset all runs are looked at, so only those that gave rows are told."""
-    used = {origin.run for origin in origins}
-    return [run for run in selection.runs if run in used or selection.options.dataset is None]
+    used = {row.origin.run for split in splits for row in split.rows}
+    return [run for run in job.selection.runs if run in used or job.options.dataset is None]
 
 
 def _entry(options: ExportOptions, split: _Split) -> dict[str, Any]:
@@ -185,41 +194,28 @@ def _entry(options: ExportOptions, split: _Split) -> dict[str, Any]:
 
 
 def _report(
-    exporter: Exporter, data: Sequence[Mapping[str, Any]], dropped: Mapping[str, int], splits: Sequence[_Split]
+    name: str, data: Sequence[Mapping[str, Any]], dropped: Mapping[str, int], splits: Sequence[_Split]
 ) -> dict[str, Any]:
-    sizes = {split.name: len(split.rows) for split in splits}
-    return {
-        "v": 1,
-        "format": exporter.name,
-        "files": list(data),
-        "dropped": dict(dropped),
-        "splits": {TRAIN: sizes.get(TRAIN, 0), TEST: sizes.get(TEST, 0)},
-    }
+    sizes = {TRAIN: 0, TEST: 0} | {split.name: len(split.rows) for split in splits}
+    return {"v": 1, "format": name, "files": list(data), "dropped": dict(dropped), "splits": sizes}
 
 
-def _save(
-    database: Archive,
-    exporter: Exporter,
-    options: ExportOptions,
-    selection: SearchResults,
-    splits: Sequence[_Split],
-    data: Sequence[Mapping[str, Any]],
-) -> None:
+def _save(job: _Job, splits: Sequence[_Split], data: Sequence[Mapping[str, Any]]) -> None:
     """The same lineage in the database, so that SQL answers where an exported row came from."""
-    place = str(options.out.resolve())
+    place = str(job.options.out.resolve())
+    hashes = [entry["sha256"] for entry in data]
     header = {
-        "export": content_id("export", place, [entry["sha256"] for entry in data])[:16],
-        "run": ",".join(_used_runs(selection, (row.origin for split in splits for row in split.rows))),
-        "format": exporter.name,
+        "export": content_id("export", place, hashes)[:16],
+        "run": ",".join(_used_runs(job, splits)),
+        "format": job.exporter.name,
         "path": place,
-        "sha256": content_id([entry["sha256"] for entry in data]),
+        "sha256": hashes[0] if len(hashes) == 1 else content_id(hashes),
         "rows": sum(entry["rows"] for entry in data),
     }
     keys = ("row", "sha256", "run", "trajectory_id", "node", "call_key", "source_path", "source_line")
-    shown = [split for split in splits if split.rows]
     rows = [
         {"path": str(Path(entry["path"]).resolve()), **{key: row.get(key) for key in keys}}
-        for entry, split in zip(data, shown, strict=True)
+        for entry, split in zip(data, (split for split in splits if split.rows), strict=True)
         for row in split.lineage
     ]
-    database.save_export(header, rows)
+    job.archive.save_export(header, rows)

@@ -32,7 +32,7 @@ from .readers.json_input import READ_ERRORS, Head, guarded, problem_of, read_hea
 from .readers.json_text import EMPTY_FILE, MORE_PROBLEMS, NO_TRAJECTORIES, UNKNOWN_FORMAT
 from .records import Problem, Rejected, Source, Trajectory
 
-BATCH_RECORDS = 512
+BATCH_RECORDS = 4096
 BATCH_BYTES = 16 * 2**20
 MAX_LISTED_PROBLEMS = 10_000
 """Problems listed for one file; more are counted by code in one last entry."""
@@ -227,11 +227,12 @@ class _Job:
         raise IngestError(first.message, place=place, code=first.code, hint="--on-bad skip goes on behind bad records")
 
     def _add(self, trajectory: Trajectory, account: FileReport) -> None:
+        size = len(trajectory.source.raw or "") if trajectory.source else 0
+        if len(self._batch) >= BATCH_RECORDS or self._batch_bytes + size > BATCH_BYTES:
+            self.flush()
         self._read += 1
         self._batch.append((trajectory, account))
-        self._batch_bytes += len(trajectory.source.raw or "") if trajectory.source else 0
-        if len(self._batch) >= BATCH_RECORDS or self._batch_bytes >= BATCH_BYTES:
-            self.flush()
+        self._batch_bytes += size
         if self._progress is not None:
             self._progress(account.path, account.read)
 

@@ -83,7 +83,7 @@ _RULES = (
         r"sk-(?:(?:proj|svcacct|admin|None)-[A-Za-z0-9_-]{20,255}|[A-Za-z0-9]{32,128})",
         after=_TOKEN_ENDS,
     ),
-    _rule("slack", "xox xapp-", r"(?:xox[abeoprs]|xapp|xoxe\.xox[bp])-[A-Za-z0-9-]{10,255}", after=_TOKEN_ENDS),
+    _rule("slack", "xox xapp-", r"(?:xox[abeoprs]|xapp|xoxe\.xox[bp])-[A-Za-z0-9-]{10,255}+", after=_TOKEN_ENDS),
     _rule(
         "slack-webhook",
         "hooks.slack.com",

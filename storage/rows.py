@@ -30,9 +30,9 @@ def dumps(value: Any) -> str:
     """Compact JSON that both databases can store. Raises StoreError for what is not JSON, naming the type."""
     try:
         try:
-            text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain)
+            text = _encode(value)
         except ValueError:
-            text = json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=False, default=_plain)
+            text = _encode(_finite(value))
         return text if _storable(text) else json.dumps(json.loads(text), separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as cause:
         raise StoreError(f"a value cannot be stored as JSON: {cause}") from cause
@@ -71,6 +71,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
         return list(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+# Made once: building an encoder costs more than encoding a message.
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain).encode
 
 
 def _finite(value: Any) -> Any:

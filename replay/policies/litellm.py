@@ -162,7 +162,9 @@ class LiteLLMPolicy:
             raise UsageError("api_key and api_key_env exclude each other", hint="keep api_key_env: it names a variable")
         parts = urlsplit(self.api_base) if self.api_base is not None else None
         if parts is not None and (parts.scheme not in ("http", "https") or not parts.hostname):
-            raise UsageError(f"api_base is not an http(s) URL: {self.api_base}", hint="e.g. http://localhost:8000/v1")
+            raise UsageError(
+                f"api_base is no http(s) URL: {public_url(self.api_base)}", hint="e.g. http://localhost:8000/v1"
+            )
         self._litellm: Any = None
         self._target: Target | None = None
         self._checked = False
@@ -202,7 +204,7 @@ class LiteLLMPolicy:
         """The worst case of one call: prompt (bytes of its JSON / 3) and `n * max_tokens`, nothing cached, in USD."""
         wire = {"messages": wire_messages(request.messages, reasoning=self.send_reasoning), "tools": request.tools}
         text = json.dumps(wire, ensure_ascii=False, default=dict)
-        prompt = -(-len(text.encode("utf-8")) // BYTES_PER_TOKEN)
+        prompt = -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
         completion = request.n * int(request.sampling.get("max_tokens", self.max_tokens))
         return Usage(prompt, completion, None, self._resolve().prices.worst_case_usd(prompt, completion))
 

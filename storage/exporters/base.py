@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
 from ..errors import NothingToShow, PluginNotFound
-from ..records import Node, Score, Trajectory
+from ..records import Message, Node, Score, Trajectory
 from .options import ExportOptions
 
 GROUP = "ttc_replay.exporters"
@@ -25,24 +25,31 @@ class Archive(Protocol):
 
     def run(self, run: str, /) -> Mapping[str, Any] | None:
         """The run's row, None when there is no such run."""
+        ...
 
     def runs(self) -> list[Mapping[str, Any]]:
         """All runs."""
+        ...
 
     def results(self, run: str, /) -> list[Mapping[str, Any]]:
         """One row for each trajectory that the run searched."""
+        ...
 
     def nodes(self, run: str, trajectory_id: str | None = None, /) -> Iterator[Node]:
         """The search tree of one trajectory."""
+        ...
 
     def node_scores(self, run: str, trajectory_id: str, /) -> Mapping[int, Mapping[str, Score]]:
         """The named scores by node."""
+        ...
 
     def trajectory(self, id_or_prefix: str, /) -> Trajectory:
         """A trajectory, recorded or counterfactual. Raises UnknownId."""
+        ...
 
     def save_export(self, export: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], /) -> Any:
         """Keep where each exported row came from."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,14 @@ class Candidate:
     def branch_step(self) -> int:
         """The step at which the counterfactual leaves the record."""
         return int(self.counterfactual.branch_step or 0)
+
+    def context(self, step_index: int) -> list[Message]:
+        """What the agent saw when it took step `step_index` of the counterfactual."""
+        messages = list(self.counterfactual.prompt)
+        for step in self.counterfactual.steps[:step_index]:
+            messages.append(step.action)
+            messages.extend(step.observations)
+        return messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +104,37 @@ class Selection(Protocol):
 
     def __iter__(self) -> Iterator[Candidate]:
         """Candidates in the order in which their rows are written."""
+        ...
 
 
 @runtime_checkable
 class Exporter(Protocol):
     """A dataset format. `columns` are the top-level columns, each a list of JSON objects; `units` what a row may be
-    (the first is the default); `training` the settings a trainer needs, as a file name and its fixed content."""
+    (the first is the default). Plain class attributes will do."""
 
-    name: str
-    columns: tuple[str, ...]
-    units: tuple[str, ...]
-    training: tuple[str, Mapping[str, Any]] | None
+    @property
+    def name(self) -> str:
+        """The format's name in the report."""
+        ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of every row, in order."""
+        ...
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """What `--unit` may be."""
+        ...
+
+    @property
+    def training(self) -> tuple[str, Mapping[str, Any]] | None:
+        """File name and content of a trainer's settings; `max_length` is added. None: ship none, and no template."""
+        ...
 
     def rows(self, selection: Selection) -> Iterable[Row | Dropped]:
         """Rows and drops for each candidate. Must be deterministic."""
+        ...
 
 
 class AllFiltered(NothingToShow):

@@ -19,7 +19,6 @@ from .options import ExportOptions
 from .render import Renderer, Unrenderable, masker
 from .selection import true_enough
 from .tree import ROOT, StoredTree, mean_value
-from .trl_sft import before
 
 
 class TrlDpo:
@@ -116,7 +115,7 @@ def _key(node: Node) -> str:
 def _pair(candidate: Candidate, renderer: Renderer, chosen: Node, rejected: Node) -> dict[str, Any]:
     if chosen.step is None or rejected.step is None:
         raise Unrenderable("no_sibling")
-    context = before(candidate, chosen.step.index)
+    context = candidate.context(chosen.step.index)
     prompt, better = renderer.conversation(context, [chosen.step.action])
     _, worse = renderer.conversation(context, [rejected.step.action], wanted=False)
     return {"prompt": prompt, "chosen": better, "rejected": worse, "tools": renderer.tools}

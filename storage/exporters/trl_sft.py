@@ -50,7 +50,7 @@ class TrlSft:
         path = tree.follow(candidate.counterfactual.steps)
         for steps, answer in parts(searched, selection.options.unit or self.units[0]):
             try:
-                prompt, completion = renderer.conversation(before(candidate, steps[0].index), answer)
+                prompt, completion = renderer.conversation(candidate.context(steps[0].index), answer)
             except Unrenderable as problem:
                 yield Dropped(problem.reason)
                 continue
@@ -74,12 +74,3 @@ def parts(searched: Sequence[Step], unit: str) -> Iterator[tuple[Sequence[Step],
             yield (step,), [step.action]
     else:
         yield searched, [message for step in searched for message in (step.action, *step.observations)]
-
-
-def before(candidate: Candidate, step_index: int) -> list[Message]:
-    """What the agent saw when it took step `step_index` of the counterfactual."""
-    messages = list(candidate.counterfactual.prompt)
-    for step in candidate.counterfactual.steps[:step_index]:
-        messages.append(step.action)
-        messages.extend(step.observations)
-    return messages

@@ -30,7 +30,7 @@ class AtifReader:
 
     def detect(self, head: Head) -> float:
         """0.98 with ATIF's schema version, 0.7 for the shape of its steps."""
-        rows = [record for record in head.records if isinstance(record, Mapping)]
+        rows = [record for record in head.records if isinstance(record, dict)]
         if rows and all(str(row.get("schema_version")).startswith("ATIF") for row in rows):
             return 0.98
         return 0.7 if rows and all(_has_steps(row) for row in rows) else 0.0
@@ -47,7 +47,7 @@ class AtifReader:
 
 def _has_steps(record: Mapping[str, Any]) -> bool:
     steps = record.get("steps")
-    if not isinstance(record.get("agent"), Mapping) or not isinstance(steps, list) or not steps:
+    if not isinstance(record.get("agent"), dict) or not isinstance(steps, list) or not steps:
         return False
     first = mapping(steps[0])
     return "step_id" in first and first.get("source") in _ROLES
@@ -61,14 +61,14 @@ def _documents(value: Any, source: Source) -> Iterator[Trajectory | Rejected]:
             yield _trajectory(document, source, parent)
         except BadRecord as error:
             yield Rejected(error.problem(source.line))
-        inner = document.get("subagent_trajectories") if isinstance(document, Mapping) else None
+        inner = document.get("subagent_trajectories") if isinstance(document, dict) else None
         if isinstance(inner, list):
             name = string(document.get("session_id")) or string(document.get("trajectory_id")) or ""
             waiting.extend((item, name) for item in reversed(inner))
 
 
 def _trajectory(document: Any, source: Source, parent: str | None) -> Trajectory:
-    if not isinstance(document, Mapping) or not isinstance(document.get("steps"), list):
+    if not isinstance(document, dict) or not isinstance(document.get("steps"), list):
         raise wrong_shape("an ATIF document is an object with a list of `steps`")
     raw_steps = document["steps"]
     messages: list[Message] = []
@@ -96,7 +96,7 @@ def _trajectory(document: Any, source: Source, parent: str | None) -> Trajectory
 
 
 def _step_messages(step: Any, where: str) -> list[Message]:
-    if not isinstance(step, Mapping):
+    if not isinstance(step, dict):
         raise wrong_shape(f"{where} is not an object")
     role = _ROLES.get(step["source"]) if isinstance(step.get("source"), str) else None
     if role is None:
@@ -106,7 +106,7 @@ def _step_messages(step: Any, where: str) -> list[Message]:
     )
     message = Message(role, content(step.get("message")), string(step.get("reasoning_content")), calls)
     observation = step.get("observation")
-    if observation is not None and not isinstance(observation, Mapping):
+    if observation is not None and not isinstance(observation, dict):
         raise wrong_shape(f"{where}.observation is not an object")
     results = _list(mapping(observation), "results", f"{where}.observation")
     return [message, *_results(results, message, where)]
@@ -120,11 +120,11 @@ def _list(value: Mapping[str, Any], key: str, where: str) -> list[Any]:
 
 
 def _call(value: Any, where: str) -> ToolCall:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise wrong_shape(f"{where} is not an object")
     given = value.get("arguments")
     identity, name = text(value.get("tool_call_id")), text(value.get("function_name")) or ""
-    if isinstance(given, Mapping):
+    if isinstance(given, dict):
         return ToolCall(identity, name, given)
     raw = str(content(given) or "")
     return ToolCall(identity, name, arguments(raw), raw)
@@ -135,7 +135,7 @@ def _results(results: list[Any], message: Message, where: str) -> Iterator[Messa
     calls = message.tool_calls
     in_order = len(calls) == len(results)
     for index, result in enumerate(results):
-        if not isinstance(result, Mapping):
+        if not isinstance(result, dict):
             raise wrong_shape(f"{where}.observation.results[{index}] is not an object")
         call_id = text(result.get("source_call_id"))
         if call_id is None and in_order:

@@ -19,6 +19,7 @@ from ..canonical import canonical_json
 from ..errors import PluginFailed, ReaderFailed, UsageError, boundary
 from ..records import Rejected, Source, Trajectory
 from .json_input import Head
+from .json_text import MAX_STORED_BYTES, too_long
 
 GROUP = "ttc_replay.readers"
 CLAIMED = 0.5
@@ -116,7 +117,10 @@ def _made(found: Any, name: str) -> Reader:
 def identify(source: Source, record: Any, **fields: Any) -> tuple[str, Source]:
     """(trajectory id, source) of a raw record: both hold its canonical text, so that neither the order of keys nor
     the file it stood in matters. `fields` replace those of `source`. The id equals `content_id(format, record)`.
+    Raises BadRecord when the text is too long to be stored.
     """
     raw = canonical_json(record)
+    if len(raw) > MAX_STORED_BYTES:
+        raise too_long(MAX_STORED_BYTES)
     identity = sha256(f"[{canonical_json(source.format)},{raw}]".encode("ascii")).hexdigest()
     return identity, replace(source, raw=raw, **fields)

@@ -1,7 +1,7 @@
 """What the chat-shaped formats share: lenient conversion of logged messages, tools, numbers and counts.
 
 Absent and unexpected fields are tolerated (the raw record keeps them); `wrong_shape` is raised only where a record
-cannot be a conversation at all.
+cannot be a conversation at all. Values come from `json_text.decode`, so objects are dicts and arrays are lists.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def number(value: Any, name: str = "number") -> float | None:
 
 def mapping(value: Any) -> Mapping[str, Any]:
     """The mapping, or an empty one."""
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def listing(value: Any) -> Sequence[Any]:
@@ -77,7 +77,7 @@ def content(value: Any) -> str | list[Mapping[str, Any]] | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list):
-        return [part if isinstance(part, Mapping) else {"type": "text", "text": _plain(part)} for part in value]
+        return [part if isinstance(part, dict) else {"type": "text", "text": _plain(part)} for part in value]
     return _plain(value)
 
 
@@ -89,14 +89,14 @@ def tool_call(value: Any, where: str) -> ToolCall:
     """A call in OpenAI's nested shape, or flat (`name`, `arguments`), or of a custom tool. Arguments that are text are
     kept exactly; `arguments` is None when the text is no JSON object.
     """
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise wrong_shape(f"{where} is not an object")
     inner = value.get("function")
     custom = value.get("custom")
-    body = inner if isinstance(inner, Mapping) else custom if isinstance(custom, Mapping) else value
+    body = inner if isinstance(inner, Mapping) else custom if isinstance(custom, dict) else value
     given = body.get("arguments", body.get("input"))
     identity, name = text(value.get("id")), text(body.get("name")) or ""
-    if isinstance(given, Mapping):
+    if isinstance(given, dict):
         return ToolCall(identity, name, given)
     raw = "" if given is None else _plain(given)
     return ToolCall(identity, name, arguments(raw), raw)
@@ -117,7 +117,7 @@ def arguments(raw: str) -> Mapping[str, Any] | None:
 
 def chat_message(value: Any, where: str) -> Message:
     """A message in OpenAI's shape, legacy `function_call` and role `function` included."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise wrong_shape(f"{where} is not an object")
     role = value.get("role")
     if not isinstance(role, str):
@@ -138,7 +138,7 @@ def _calls(value: Mapping[str, Any], where: str) -> tuple[ToolCall, ...]:
     if given is not None and not isinstance(given, list):
         raise wrong_shape(f"{where}.tool_calls is not a list")
     legacy = value.get("function_call")
-    if not given and isinstance(legacy, Mapping):
+    if not given and isinstance(legacy, dict):
         given = [legacy]
     return tuple(tool_call(call, f"{where}.tool_calls[{number}]") for number, call in enumerate(given or ()))
 
@@ -170,13 +170,13 @@ def chat_counts(values: Iterable[Any], rewards: int) -> dict[str, int]:
 def tool_schemas(value: Any) -> tuple[ToolSchema, ...] | None:
     """Tool schemas in OpenAI's nested shape from a list (or its JSON text); flat entries are wrapped. None: unknown."""
     given = unparsed(value)
-    if not isinstance(given, list) or not all(isinstance(item, Mapping) for item in given):
+    if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
         return None
     return tuple(_nested_schema(item) for item in given)
 
 
 def _nested_schema(item: Mapping[str, Any]) -> ToolSchema:
-    if isinstance(item.get("function"), Mapping) or not isinstance(item.get("name"), str):
+    if isinstance(item.get("function"), dict) or not isinstance(item.get("name"), str):
         return item
     parameters = item.get("parameters", item.get("input_schema"))
     rest = {key: item[key] for key in item if key not in ("type", "parameters", "input_schema")}
@@ -185,6 +185,8 @@ def _nested_schema(item: Mapping[str, Any]) -> ToolSchema:
 
 def usage(value: Any, cost: Any = None) -> Usage | None:
     """Tokens and money of one call; None when nothing is known. Counts that are no integers are unknown."""
+    if value is None and cost is None:
+        return None
     given = mapping(value)
     cached = given.get("cached_tokens", mapping(given.get("prompt_tokens_details")).get("cached_tokens"))
     money = given.get("cost_usd", given.get("cost", cost))

@@ -43,9 +43,18 @@ _EXITS = ("exit_reason", "exit_status", "termination_reason", "finish_reason")
 _TASK_IDS = ("task_id", "instance_id", "id")
 _TASK_FIELDS = ("id", "prompt", "seed", "private", "data")
 _OTHER_FORMATS = frozenset(
-    # tau-bench, SWE-agent and mini-swe-agent, tau2-bench, Inspect, Claude Code, Langfuse, ATIF
-    ("traj", "trajectory", "trajectory_format", "simulations", "reward_info", "samples", "uuid", "observations", "steps")
-)
+    (
+        "traj",
+        "trajectory",
+        "trajectory_format",
+        "simulations",
+        "reward_info",
+        "samples",
+        "uuid",
+        "observations",
+        "steps",
+    )
+)  # of tau-bench, SWE-agent, mini-swe-agent, tau2-bench, Inspect, Claude Code, Langfuse, ATIF
 _ANTHROPIC_PARTS = frozenset(("tool_use", "tool_result", "thinking", "redacted_thinking"))
 
 
@@ -73,13 +82,13 @@ class OpenAIChatReader:
 
 
 def _is_conversation(record: Any) -> bool:
-    if not isinstance(record, Mapping) or _OTHER_FORMATS & record.keys():
+    if not isinstance(record, dict) or _OTHER_FORMATS & record.keys():
         return False
     info = mapping(record.get("info"))
     if "mini_version" in info or "model_stats" in info:
         return False
     messages = unparsed(record.get("messages"))
-    if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return False
     # The last message may be cut where the head ends.
     return all("role" in message for message in messages[:-1]) and not any(map(_is_anthropic, messages))
@@ -88,12 +97,12 @@ def _is_conversation(record: Any) -> bool:
 def _is_anthropic(message: Mapping[str, Any]) -> bool:
     parts = message.get("content")
     return isinstance(parts, list) and any(
-        isinstance(part, Mapping) and part.get("type") in _ANTHROPIC_PARTS for part in parts
+        isinstance(part, dict) and part.get("type") in _ANTHROPIC_PARTS for part in parts
     )
 
 
 def _trajectory(record: Any, source: Source) -> Trajectory:
-    if not isinstance(record, Mapping):
+    if not isinstance(record, dict):
         raise wrong_shape("a conversation is an object with `messages`")
     if "messages" not in record:
         raise wrong_shape("no `messages`")
@@ -148,18 +157,18 @@ def _tools(left: dict[str, Any]) -> tuple[Mapping[str, Any], ...] | None:
 
 
 def _task(left: dict[str, Any], prompt: tuple[Message, ...]) -> Task:
-    given = left.pop("task") if isinstance(left.get("task"), Mapping) else {}
+    given = left.pop("task") if isinstance(left.get("task"), dict) else {}
     data: dict[str, Any] = {key: given[key] for key in given if key not in _TASK_FIELDS}
     data |= mapping(given.get("data"))
     for key in ("metadata", "task"):
-        if isinstance(left.get(key), Mapping) or (key == "task" and key in left):
+        if isinstance(left.get(key), dict) or (key == "task" and key in left):
             data[key] = left.pop(key)
     identity = next((found for key in _TASK_IDS if (found := _take_text(left, key)) is not None), None)
     seed = whole(left.get("seed"))
     if seed is not None:
         del left["seed"]
     private = {**mapping(given.get("private")), **mapping(left.get("private"))}
-    if isinstance(left.get("private"), Mapping):
+    if isinstance(left.get("private"), dict):
         del left["private"]
     return Task(
         id=identity or text(given.get("id")) or prompt_id(prompt),
@@ -202,10 +211,10 @@ def _named_scores(left: dict[str, Any]) -> dict[str, Score]:
 
 def _score(value: Any, name: str) -> Score | None:
     where = f"scores.{name}"
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return Score(abstain=True) if value is None else _plain_score(number(value, where))
     error, detail = value.get("error"), value.get("detail") or {}
-    if not isinstance(detail, Mapping) or not (error is None or isinstance(error, str)):
+    if not isinstance(detail, dict) or not (error is None or isinstance(error, str)):
         return None
     plain = number(value.get("value"), where)
     if plain is None and not error and not value.get("abstain"):

@@ -63,8 +63,8 @@ class Tau2BenchReader:
 
     def detect(self, head: Head) -> float:
         """0.97 for a results document, 0.85 for simulations by themselves."""
-        rows = [record for record in head.records if isinstance(record, Mapping)]
-        if any("simulations" in row and ("info" in row or "tasks" in row) for row in rows):
+        rows = [record for record in head.records if isinstance(record, dict)]
+        if any(_is_results(row) for row in rows):
             return 0.97
         return 0.85 if rows and all(_is_simulation(row) for row in rows) else 0.0
 
@@ -74,6 +74,14 @@ class Tau2BenchReader:
         if container_of(stream) == "document":
             return guarded(_read_document(stream, source))
         return _read_records(stream, source)
+
+
+def _is_results(record: Mapping[str, Any]) -> bool:
+    """`info` and `tasks` may stand behind simulations that are longer than the head."""
+    if "simulations" not in record:
+        return False
+    first = mapping(next(iter(listing(record["simulations"])), None))
+    return "info" in record or "tasks" in record or _is_simulation(first)
 
 
 def _is_simulation(record: Mapping[str, Any]) -> bool:
@@ -86,7 +94,7 @@ def _read_records(stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rej
         if isinstance(item, Rejected):
             yield item
             continue
-        whole_results = isinstance(item.value, Mapping) and "simulations" in item.value
+        whole_results = isinstance(item.value, dict) and "simulations" in item.value
         simulations = listing(item.value["simulations"]) if whole_results else [item.value]
         shared = _shared(item.value) if whole_results else _Shared()
         for simulation in simulations:
@@ -156,13 +164,13 @@ def _decoded(raw: bytes | None, line: int) -> Any:
 
 def _shared(results: Mapping[str, Any]) -> _Shared:
     info = mapping(results.get("info"))
-    tasks = {text(task.get("id")): task for task in listing(results.get("tasks")) if isinstance(task, Mapping)}
+    tasks = {text(task.get("id")): task for task in listing(results.get("tasks")) if isinstance(task, dict)}
     return _Shared(info, tasks, _tools(mapping(info.get("environment_info")).get("tool_defs")))
 
 
 def _tools(definitions: Any) -> tuple[ToolSchema, ...] | None:
     """OpenAI schemas from a list of them, or from tau2's mapping of name to signature (`doc`, `params`)."""
-    if not isinstance(definitions, Mapping):
+    if not isinstance(definitions, dict):
         return tool_schemas(definitions)
     signatures = {name: mapping(signature) for name, signature in definitions.items()}
     return tuple(
@@ -186,7 +194,7 @@ def _read_one(simulation: Any, shared: _Shared, source: Source) -> Trajectory | 
 
 
 def _trajectory(simulation: Any, shared: _Shared, source: Source) -> Trajectory:
-    if not isinstance(simulation, Mapping) or not {"messages", "task_id"} & simulation.keys():
+    if not isinstance(simulation, dict) or not {"messages", "task_id"} & simulation.keys():
         raise wrong_shape("a simulation is an object with `messages` and `task_id`")
     raw_messages = simulation.get("messages")
     raw_messages = [] if raw_messages is None else raw_messages
@@ -223,7 +231,7 @@ def _messages(values: Any) -> tuple[Message, ...]:
     flat: list[Message] = []
     for index, value in enumerate(values):
         where = f"messages[{index}]"
-        inner = value.get("tool_messages") if isinstance(value, Mapping) else None
+        inner = value.get("tool_messages") if isinstance(value, dict) else None
         if isinstance(inner, list):  # one entry may bundle the results of parallel calls
             if not isinstance(value.get("role"), str):
                 raise wrong_shape(f"{where} has no role")

@@ -30,7 +30,7 @@ class TauBenchReader:
 
     def detect(self, head: Head) -> float:
         """0.95 when the first records that are objects have a `traj` list with a task id or info."""
-        found = [_is_run(record) for record in head.records if isinstance(record, Mapping)]
+        found = [_is_run(record) for record in head.records if isinstance(record, dict)]
         return 0.95 if found and sum(found) * 2 >= len(found) else 0.0
 
     def read(self, stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:
@@ -51,7 +51,7 @@ def _is_run(record: Mapping[str, Any]) -> bool:
 
 
 def _trajectory(record: Any, source: Source) -> Trajectory:
-    if not isinstance(record, Mapping) or not ("traj" in record or "task_id" in record):
+    if not isinstance(record, dict) or not ("traj" in record or "task_id" in record):
         raise wrong_shape("a tau-bench run is an object with `traj` and `task_id`")
     info = mapping(record.get("info"))
     raw_messages = record.get("traj")
@@ -114,7 +114,7 @@ def _outcome(value: float | None, info: Mapping[str, Any], verdicts: Mapping[str
     if value is None and error is None:
         return None
     reward_info = info.get("reward_info")
-    detail: dict[str, Any] = {"reward_info_present": isinstance(reward_info, Mapping), **verdicts}
+    detail: dict[str, Any] = {"reward_info_present": isinstance(reward_info, dict), **verdicts}
     return Outcome(value, "reward", None if error is None else f"error: {error}", detail)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import os
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -52,13 +55,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Reply:
-    """One scripted answer. `drop` closes the socket unanswered; `cut` announces more bytes than it sends."""
+    """One scripted answer. `drop` closes the socket unanswered, `reset` resets it; `cut` announces too many bytes."""
 
     status: int = 200
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     delay_seconds: float = 0.0
     drop: bool = False
+    reset: bool = False
     cut: bool = False
     drip_seconds: float = 0.0
 
@@ -112,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         server = cast("Server", self.server)
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
         with server.lock:
             server.running += 1
             server.most_running = max(server.most_running, server.running)
@@ -127,8 +131,11 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST
 
     def answer(self, reply: Reply, stopping: threading.Event) -> None:
-        self.close_connection = reply.drop or reply.cut
-        if reply.drop:
+        self.close_connection = reply.drop or reply.reset or reply.cut
+        if reply.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())
+        if reply.drop or reply.reset:
             return
         payload = reply.payload()
         self.send_response(reply.status)
@@ -419,8 +426,8 @@ def test_a_reply_without_usage_has_unknown_usage(server: Server, model: str, cos
 @pytest.mark.parametrize("model", PROVIDERS)
 @pytest.mark.parametrize(
     "bad",
-    [failing(429), failing(500), failing(529), failing(503), failing(408), Reply(drop=True)],
-    ids=["429", "500", "529", "503", "408", "dropped"],
+    [failing(429), failing(500), failing(529), failing(503), failing(408), Reply(drop=True), Reply(reset=True)],
+    ids=["429", "500", "529", "503", "408", "dropped", "reset"],
 )
 def test_one_failure_is_one_more_call(server: Server, model: str, bad: Reply) -> None:
     server.script = [bad, completion("ok")]
@@ -570,7 +577,7 @@ def test_what_a_discarded_reply_cost_is_not_lost(server: Server) -> None:
         (failing(404, "no such model"), "no such model"),
         (failing(422, "tools?"), "tools?"),
         (failing(429, "insufficient_quota: no credit"), "no credit"),
-        (Reply(307, {}, {"location": "http://127.0.0.1:9/v1/chat/completions?token=abc"}), "127.0.0.1:9/v1/chat"),
+        (Reply(307, {}, {"location": "/v2/chat/completions?token=abc"}), "/v2/chat/completions"),
         (Reply(302, {}, {"location": "/login"}), "/login"),
     ],
     ids=["400", "context", "401", "403", "404", "422", "quota", "307", "302"],

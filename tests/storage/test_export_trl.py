@@ -15,6 +15,8 @@ from ttc_replay.storage.exporters.options import ExportOptions
 
 datasets: Any = pytest.importorskip("datasets", reason="the dev extra brings datasets and trl")
 torch: Any = pytest.importorskip("torch", reason="trl trains with torch")
+transformers: Any = pytest.importorskip("transformers", reason="trl brings it")
+tokenizers: Any = pytest.importorskip("tokenizers", reason="transformers brings it")
 trl: Any = pytest.importorskip("trl", reason="the dev extra brings datasets and trl")
 
 ARCHIVE = runpy.run_path(str(Path(__file__).parent / "golden_export" / "export_archive.py"))
@@ -44,18 +46,15 @@ def loaded(out: Path, tmp_path: Path) -> Any:
 
 def tokenizer_for(out: Path) -> Any:
     """A byte-level BPE tokenizer trained on the rows, with the template that the folder ships."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
+    core = tokenizers.Tokenizer(tokenizers.models.BPE())
+    core.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=1200, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
     core.train_from_iterator([json.dumps(row) for row in written(out)], trainer)
-    made: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    made = transformers.PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False
     )
     made.chat_template = (out / "chat_template.jinja").read_text(encoding="utf-8")
@@ -63,10 +62,8 @@ def tokenizer_for(out: Path) -> Any:
 
 
 def tiny_model(tokenizer: Any) -> Any:
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
     torch.manual_seed(0)
-    config = Qwen2Config(
+    config = transformers.Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=16,
         intermediate_size=32,
@@ -78,7 +75,7 @@ def tiny_model(tokenizer: Any) -> Any:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
     )
-    return Qwen2ForCausalLM(config)
+    return transformers.Qwen2ForCausalLM(config)
 
 
 SETTINGS: dict[str, Any] = {

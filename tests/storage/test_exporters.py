@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttc_replay.storage.errors import ExporterFailed, NothingToShow, PluginNotFound, TtcError, UnknownId, UsageError
-from ttc_replay.storage.export import export
+from ttc_replay.storage.export import dump_line, export
 from ttc_replay.storage.exporters import base
 from ttc_replay.storage.exporters.base import AllFiltered, Dropped, Row, Selection
 from ttc_replay.storage.exporters.manifest import lengths
@@ -219,6 +219,37 @@ def test_secrets_are_masked_unless_asked_not_to(tmp_path: Path) -> None:
     assert "NOT masked" in (tmp_path / "open" / "README.md").read_text()
 
 
+def test_a_search_from_a_later_step_and_an_action_with_two_outcomes_find_their_nodes(tmp_path: Path) -> None:
+    archive = ARCHIVE["PlainArchive"]()
+    say, numbered = ARCHIVE["say"], ARCHIVE["numbered"]
+    record = ARCHIVE["recorded"]("t", numbered([(say("hello"), ("hm",)), (say("no"), ())]))
+    found = ARCHIVE["counterfactual"](record, 1, numbered([(say("try"), ("it works",)), (say("done"), ())], 1))
+    archive.add(record, found)
+    tree = ARCHIVE["TreeBuilder"](RUN, record.id)
+    tree.chain(0, record.steps[1:], value=0.25, spine=True)
+    tree.chain(0, numbered([(say("try"), ("it fails",))], 1), value=0.0, visits=3)
+    branch = tree.chain(0, found.steps[1:], value=1.0, visits=2)
+    archive.trees[RUN, record.id] = tree.nodes
+    export(archive, options(tmp_path / "sft"))
+    row = lines(tmp_path / "sft" / "train.meta.jsonl")[0]
+    assert [node["node"] for node in row["nodes"]] == branch
+    assert (row["node"], row["step"], row["steps"]) == (branch[-1], 1, 2)
+    report = export(archive, options(tmp_path / "dpo", "trl-dpo"))
+    assert report["dropped"] == {"same_action": 1}
+    assert [row["rejected"]["node"] for row in lines(tmp_path / "dpo" / "train.meta.jsonl")] == [1]
+    archive.trees.clear()
+    with pytest.raises(AllFiltered, match="no_tree 1"):
+        export(archive, options(tmp_path / "none", "trl-dpo"))
+
+
+def test_a_row_is_one_line_for_every_reader() -> None:
+    line = dump_line({"a": "\u2028\u2029\x85\n\r\x0b\x0c\x1c \ud800"})
+    assert len(line.decode("utf-8").splitlines()) == 1
+    assert json.loads(line)["a"] == "\u2028\u2029\x85\n\r\x0b\x0c\x1c ?"
+    with pytest.raises(ValueError, match="JSON compliant"):
+        dump_line({"a": float("nan")})
+
+
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
@@ -360,7 +391,7 @@ def test_a_bare_file_has_the_rows_of_the_folder(tmp_path: Path) -> None:
 AGAIN_AND_AGAIN = """
 import runpy, sys
 from pathlib import Path
-from ttc_replay.storage.export import export
+from ttc_replay.storage.export import dump_line, export
 from ttc_replay.storage.exporters.options import ExportOptions
 made = runpy.run_path(sys.argv[1])
 archive = made["build"]()
