@@ -12,7 +12,7 @@ from math import inf, log
 from typing import ClassVar
 
 from .algorithm import TreeSearch, check_count
-from .mcts import priors
+from .mcts import prior_scale
 from .tree import OPEN, Ask, Child, Tree
 
 
@@ -126,15 +126,11 @@ def _value(tree: Tree, node: int) -> float:
 
 
 def _log_priors(tree: Tree, level: Level) -> dict[int, float]:
-    """The log priors of the told children, summed from the beam's start; normalised over the told siblings."""
-    families: dict[int, list[int]] = {}
-    for node in level.told:
-        families.setdefault(tree.parent[node], []).append(node)
+    """The log priors of the told children, summed from the beam's start; normalised over siblings."""
     sums: dict[int, float] = {}
-    for parent, children in families.items():
-        weights = priors(tree, children)
-        total = sum(weights)
-        for child, weight in zip(children, weights, strict=True):
-            share = weight / total if total else 1.0 / len(children)
-            sums[child] = level.log_prior[parent] + (log(share) if share > 0.0 else -inf)
+    for node in level.told:
+        parent, prior = tree.parent[node], tree.prior[node]
+        fill, total = prior_scale(tree, parent)
+        share = (fill if prior is None else prior) / total
+        sums[node] = level.log_prior[parent] + (log(share) if share > 0.0 else -inf)
     return sums

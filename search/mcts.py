@@ -5,7 +5,7 @@ Selection, with N visits of the parent, n of the child, and Q the child's mean n
 
     uct    Q + c * sqrt(ln N / n)             UCT (Kocsis & Szepesvari 2006) on UCB1 (Auer et al. 2002, theorem 1:
                                               c = sqrt 2 for rewards in [0, 1])
-    puct   Q + c * P * sqrt(N) / (1 + n)      AlphaZero (Silver et al. 2018, "Search"), P over the open siblings
+    puct   Q + c * P * sqrt(N) / (1 + n)      AlphaZero (Silver et al. 2018, "Search"), P normalised over the siblings
 
 Open asks and rollouts count in N and n. In Q they do not, as in WU-UCT (Liu et al. 2020, arXiv 1810.11755), unless
 `virtual_loss` says so: a loss of 1 is the classic one (Chaslot et al. 2008), and costs much quality at width.
@@ -130,12 +130,12 @@ class MCTS(RolloutSearch):
         for child in children:
             real = visits[child]
             count = real + virtual[child]
-            if count:
-                quality = (value_sum[child] - real * low) * scale / (real + loss * virtual[child]) if real else 0.0
+            if real:
+                quality = (value_sum[child] - real * low) * scale / (real + loss * virtual[child])
                 score = quality + exploration * sqrt(log_total / count)
             else:
-                score = unvisited
-            if best < 0 or score > best_score or (score == best_score and order[child] < order[best]):
+                score = exploration * sqrt(log_total / count) if count else unvisited
+            if score > best_score or (score == best_score and order[child] < order[best]):
                 best, best_score = child, score
         return best
 
@@ -143,19 +143,19 @@ class MCTS(RolloutSearch):
         visits, virtual, value_sum, order = tree.visits, tree.virtual, tree.value_sum, tree.order
         low, scale, loss = tree.bounds.low, tree.bounds.scale, self.virtual_loss
         unvisited = self._urgency(tree, node)
-        total = max(1, visits[node] + virtual[node])
-        weights = priors(tree, children)
-        factor = self._constant() * sqrt(total) / (sum(weights) or 1.0)
+        prior, (fill, total) = tree.prior, prior_scale(tree, node)
+        factor = self._constant() * sqrt(max(1, visits[node] + virtual[node])) / total
         best, best_score = -1, -inf
-        for child, weight in zip(children, weights, strict=True):
+        for child in children:
+            weight = prior[child]
             real = visits[child]
             count = real + virtual[child]
+            score = factor * (fill if weight is None else weight) / (1 + count)
             if real:
-                quality = (value_sum[child] - real * low) * scale / (real + loss * virtual[child])
-            else:
-                quality = 0.0 if count else unvisited
-            score = quality + factor * weight / (1 + count)
-            if best < 0 or score > best_score or (score == best_score and order[child] < order[best]):
+                score += (value_sum[child] - real * low) * scale / (real + loss * virtual[child])
+            elif not count:
+                score += unvisited
+            if score > best_score or (score == best_score and order[child] < order[best]):
                 best, best_score = child, score
         return best
 
@@ -166,11 +166,10 @@ class MCTS(RolloutSearch):
         return tree.bounds.normalise(mean) if mean is not None else 0.0
 
 
-def priors(tree: Tree, children: list[int]) -> list[float]:
-    """The children's priors, not normalised; a missing one is the mean of the known ones, 1.0 when none is known."""
-    told = [tree.prior[child] for child in children]
-    known = [prior for prior in told if prior is not None]
-    if len(known) == len(told):
-        return known
-    fill = sum(known) / len(known) if known else 1.0
-    return [fill if prior is None else prior for prior in told]
+def prior_scale(tree: Tree, node: int) -> tuple[float, float]:
+    """What a missing prior among the node's children counts as (the mean of the known ones), and the sum of all."""
+    known, count = tree.prior_sum[node], len(tree.child_ids[node])
+    if known <= 0.0:
+        return 1.0, float(count)
+    fill = known / tree.prior_count[node]
+    return fill, fill * count

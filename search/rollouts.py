@@ -1,13 +1,13 @@
 """Rollouts as chains of asks: what MCTS and best-of-n share.
 
 A rollout begins with an ask at a node the algorithm chose and goes on in one of the children it was told, one child an
-ask, until it meets an end. Its states were paid for, so they stay in the tree. While it is open it counts as one virtual
-visit on its whole path, between its asks too.
+ask, until it meets an end. Its states were paid for, so they stay in the tree. While it is open it counts as one
+virtual visit on its whole path, between its asks too.
 
-Open rollouts go on before new ones begin, oldest first. A new one begins only while fewer are open than 1 + the visits
-so far: the first is alone, then the number may double with each finished generation up to the width that is asked for.
-Otherwise the asked width would decide how wide the root becomes before anything is known, and a budget would end with
-all rollouts half way. This rule does not look at the budget, so a larger budget continues the same search.
+Open rollouts go on before new ones begin, oldest first. A new one begins only while fewer are open than 1 + half the
+visits so far: the first is alone, then each finished generation lets half as many more begin, up to the width that is
+asked for. Otherwise the asked width would decide how wide the root becomes before anything is known, and a budget would
+end with all rollouts half way. The rule does not look at the budget, so a larger budget continues the same search.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class RolloutSearch(TreeSearch):
 
     def may_begin(self, tree: Tree) -> bool:
         """True when one more rollout may be open now."""
-        return len(tree.tips) + len(tree.asks) < 1 + tree.ended
+        return len(tree.tips) + len(tree.asks) < 1 + tree.ended // 2
 
     def _next(self, tree: Tree) -> Ask | None:
         return self.go_on(tree) or (self._begin(tree) if self.may_begin(tree) else None)

@@ -4,6 +4,7 @@ What the columns mean (node 0 is the root, its parent is -1):
 
     parent, depth, key, state_key, order     the shape; `order` is the seeded hash that breaks ties
     prior, value, samples                    as told; value None: no verdict on this state; samples: merged duplicates
+    prior_sum, prior_count                   over the children whose prior is known
     ends, visits, value_sum                  visits = ends + the children's visits; `ends` are visits that ended here
     virtual                                  open asks and open rollouts at or below the node
     terminal, spine, imputed                 a finished run / a recorded step / backed up the tree's minimum
@@ -110,6 +111,8 @@ class Tree:
         self.state_key: list[str | None] = []
         self.order: list[int] = []
         self.prior: list[float | None] = []
+        self.prior_sum: list[float] = []
+        self.prior_count: list[int] = []
         self.value: list[float | None] = []
         self.samples: list[int] = []
         self.ends: list[int] = []
@@ -213,8 +216,13 @@ class Tree:
     def merge(self, node: int, child: Child) -> None:
         """Count a duplicate of a known node; its prior is kept, or taken when there was none."""
         self.samples[node] += child.samples
-        if self.prior[node] is None:
+        if self.prior[node] is None and child.prior is not None:
             self.prior[node] = child.prior
+            self._sum_prior(self.parent[node], child.prior)
+
+    def _sum_prior(self, parent: int, prior: float) -> None:
+        self.prior_sum[parent] += prior
+        self.prior_count[parent] += 1
 
     def judge(self, node: int, value: float) -> None:
         """Set the verdict on a node's state (None until now) and, if it ends a run, compare it with the best."""
@@ -294,6 +302,8 @@ class Tree:
         salt = self.seed & _MASK if root else self.order[parent]
         self.order.append(mix(salt, crc32(child.key.encode("utf-8", "surrogatepass"))))
         self.prior.append(child.prior)
+        self.prior_sum.append(0.0)
+        self.prior_count.append(0)
         self.value.append(None)
         self.samples.append(child.samples)
         self.ends.append(0)
@@ -313,6 +323,8 @@ class Tree:
         self.open_ids.append([])
         if not root:
             self._by_key[parent, child.key] = node
+            if child.prior is not None:
+                self._sum_prior(parent, child.prior)
             self.child_ids[parent].append(node)
             if not child.terminal:
                 self.open_ids[parent].append(node)

@@ -6,7 +6,7 @@ its line and code; a file of which nothing at all could be read is rejected. Cod
     TTC-E010  the file cannot be read            TTC-E018  not UTF-8, or a lone surrogate
     TTC-E011  not JSON                           TTC-E019  cut in the middle
     TTC-E012  JSON, but no record of the format  TTC-E020  nested deeper than 200 levels
-    TTC-E013  no reader claims the file          TTC-E021  longer than 256 MiB, or too large to hold
+    TTC-E013  no reader claims the file          TTC-E021  over 128 MiB, or 32 MiB as stored
     TTC-E014  a number is not finite             TTC-E022  an integer of more than 4,300 digits
     TTC-E015  empty file                         TTC-E023  damaged gzip, or one that unpacks without end
     TTC-E016  no trajectories in it              TTC-E024  raw NUL bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow  # type: ignore[import-untyped]
 import sqlalchemy
 from sqlalchemy import Connection, func, select
 
-from .engines import Opened, open_engine, private_files
+from .engines import Opened, all_threads, open_engine, private_files
 from .errors import StoreError, UsageError
 from .migrations import migrate
 from .schema import VIEWS, metadata
@@ -93,11 +93,10 @@ class Store:
         try:
             self._only_reads(sql)
             with self._engine.connect().execution_options(**options) as connection:
-                transaction = connection.begin()
                 driver: Any = connection.connection.driver_connection
-                # A prepared statement is one statement: PostgreSQL refuses `SELECT 1; COMMIT; DELETE ...` by itself.
-                yield driver.execute(sql) if duck else driver.execute(sql, prepare=True)
-                transaction.rollback()
+                with all_threads(driver) if duck else nullcontext(), _rolled_back(connection):
+                    # A prepared statement is one statement: PostgreSQL refuses `SELECT 1; COMMIT; DELETE ...` itself.
+                    yield driver.execute(sql) if duck else driver.execute(sql, prepare=True)
         except (duckdb.Error, sqlalchemy.exc.DBAPIError, self._engine.dialect.loaded_dbapi.Error) as cause:
             raise UsageError(f"SQL: {_brief(cause)}", hint=f"the views are {', '.join(VIEWS)}") from cause
 
@@ -134,6 +133,15 @@ class Store:
             "log_bytes": sizes[1] if sizes else None,
             "rows": rows,
         }
+
+
+@contextmanager
+def _rolled_back(connection: Connection) -> Iterator[None]:
+    transaction = connection.begin()
+    try:
+        yield
+    finally:
+        transaction.rollback()
 
 
 def open_store(location: str, *, create: bool) -> tuple[Opened, int]:

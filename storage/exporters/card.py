@@ -20,8 +20,12 @@ from trl import SFTConfig, SFTTrainer
 folder = Path("this folder")
 settings = json.loads((folder / "sft_config.json").read_text())
 settings["chat_template_path"] = str(folder / settings["chat_template_path"])
-trainer = SFTTrainer(model, args=SFTConfig("out", **settings), train_dataset=load_dataset(str(folder))["train"],
-                     processing_class=tokenizer)
+trainer = SFTTrainer(
+    model,
+    args=SFTConfig("out", **settings),
+    train_dataset=load_dataset(str(folder))["train"],
+    processing_class=tokenizer,
+)
 ```
 
 The settings train on the assistant's tokens of the completion only. `chat_template.jinja` is ChatML with Hermes-style
@@ -36,8 +40,12 @@ from trl import DPOConfig, DPOTrainer
 
 folder = Path("this folder")
 settings = json.loads((folder / "dpo_config.json").read_text())
-trainer = DPOTrainer(model, args=DPOConfig("out", **settings), train_dataset=load_dataset(str(folder))["train"],
-                     processing_class=tokenizer)
+trainer = DPOTrainer(
+    model,
+    args=DPOConfig("out", **settings),
+    train_dataset=load_dataset(str(folder))["train"],
+    processing_class=tokenizer,
+)
 ```
 
 Each side is one assistant message; nothing that followed it is in the row, so no tool or user token is in the loss.

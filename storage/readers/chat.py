@@ -93,7 +93,7 @@ def tool_call(value: Any, where: str) -> ToolCall:
         raise wrong_shape(f"{where} is not an object")
     inner = value.get("function")
     custom = value.get("custom")
-    body = inner if isinstance(inner, Mapping) else custom if isinstance(custom, dict) else value
+    body = inner if isinstance(inner, dict) else custom if isinstance(custom, dict) else value
     given = body.get("arguments", body.get("input"))
     identity, name = text(value.get("id")), text(body.get("name")) or ""
     if isinstance(given, dict):

@@ -180,9 +180,9 @@ def _whole_object(line: bytes) -> bool:
 
 def _cut_line(first: bytes, second: bytes) -> bool:
     """Whether the first line is a damaged JSONL line rather than the first line of a document over several lines: no
-    JSON string goes on over a newline, and a document does not go on with an object where a comma is due.
+    JSON string goes on over a newline, and a document does not go on with an object where a key or a comma is due.
     """
-    return ends_in_string(first) or (first[-1:] not in b"{[,:" and _whole_object(second))
+    return ends_in_string(first) or (first[-1:] not in b"[,:" and _whole_object(second))
 
 
 def _head_lines(data: bytes, whole: bool) -> Iterator[Any]:

@@ -17,9 +17,9 @@ from ..errors import IngestError
 from ..records import Problem
 
 MAX_DEPTH = 200
-MAX_RECORD_BYTES = 256 * 2**20
+MAX_RECORD_BYTES = 128 * 2**20
 """A line or element over this length is stepped over without being held."""
-MAX_STORED_BYTES = 64 * 2**20
+MAX_STORED_BYTES = 32 * 2**20
 """The most canonical text of one record: the way to the database copies it about ten times (promise P8: 1.5 GiB)."""
 MAX_VALUES_MEMORY = 400 * 2**20
 

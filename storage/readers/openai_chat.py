@@ -42,19 +42,7 @@ _OUTCOMES = ("reward", "score", "resolved")
 _EXITS = ("exit_reason", "exit_status", "termination_reason", "finish_reason")
 _TASK_IDS = ("task_id", "instance_id", "id")
 _TASK_FIELDS = ("id", "prompt", "seed", "private", "data")
-_OTHER_FORMATS = frozenset(
-    (
-        "traj",
-        "trajectory",
-        "trajectory_format",
-        "simulations",
-        "reward_info",
-        "samples",
-        "uuid",
-        "observations",
-        "steps",
-    )
-)  # of tau-bench, SWE-agent, mini-swe-agent, tau2-bench, Inspect, Claude Code, Langfuse, ATIF
+_OTHER_FORMATS = frozenset(("trajectory_format", "simulations", "traj"))  # mini-swe-agent, tau2-bench, tau-bench
 _ANTHROPIC_PARTS = frozenset(("tool_use", "tool_result", "thinking", "redacted_thinking"))
 
 

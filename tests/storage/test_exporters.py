@@ -242,6 +242,17 @@ def test_a_search_from_a_later_step_and_an_action_with_two_outcomes_find_their_n
         export(archive, options(tmp_path / "none", "trl-dpo"))
 
 
+def test_rows_that_differ_in_call_ids_alone_are_duplicates(tmp_path: Path) -> None:
+    archive = ARCHIVE["PlainArchive"]()
+    say, act, numbered = ARCHIVE["say"], ARCHIVE["act"], ARCHIVE["numbered"]
+    for name, argument in (("a", "x"), ("b", "x"), ("c", "y")):
+        record = replace(ARCHIVE["recorded"]("t", numbered([(say("bad"), ())])), id=f"rec-{name}")
+        call = act(("lookup", {"key": argument, "filters": {"id": "kept"}}), ids=[f"id-{name}"])
+        archive.add(record, ARCHIVE["counterfactual"](record, 0, numbered([(call, ("found",)), (say("done"), ())])))
+    report = export(archive, options(tmp_path / "out"))
+    assert (report["splits"]["train"], report["dropped"]) == (2, {"duplicate": 1})
+
+
 def test_a_row_is_one_line_for_every_reader() -> None:
     line = dump_line({"a": "\u2028\u2029\x85\n\r\x0b\x0c\x1c \ud800"})
     assert len(line.decode("utf-8").splitlines()) == 1
