@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -11,6 +13,11 @@ from .state import State
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from ..storage.ingest import IngestOptions
+
+SHOWN_PROBLEMS = 20
+"""Problems printed for one file; -v prints all."""
 
 
 def register(app: typer.Typer) -> None:
@@ -22,31 +29,58 @@ def register(app: typer.Typer) -> None:
 def ingest(
     ctx: typer.Context,
     paths: Annotated[list[str], typer.Argument(metavar="PATH|-...", help="Files, folders, globs, or - for stdin.")],
-    format_name: Annotated[str, typer.Option("--format", help="Log format, or auto.")] = "auto",
+    format_name: Annotated[str, typer.Option("--format", help="Log format, auto, or a plugin.")] = "auto",
     dataset: Annotated[str | None, typer.Option(help="Dataset name; default: the name of the file's folder.")] = None,
     on_bad: Annotated[str, typer.Option(help="skip or fail: what to do with bad records.")] = "skip",
-    dry_run: Annotated[bool, typer.Option(help="Read and report, store nothing.")] = False,
-    limit: Annotated[int | None, typer.Option(help="At most so many trajectories.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and report, store nothing.")] = False,
+    limit: Annotated[int | None, typer.Option(min=0, help="At most so many trajectories.")] = None,
 ) -> None:
     """Read logs into the database. Example: ttc-replay ingest logs/ --dataset march."""
     from ..storage.errors import UsageError
     from ..storage.ingest import IngestOptions, exit_code
-    from ..storage.ingest import ingest as run
-    from .render import progress
+    from . import plugins
 
     if on_bad not in ("skip", "fail"):
         raise UsageError(f"--on-bad {on_bad!r}", hint="skip or fail")
     state: State = ctx.obj
-    options = IngestOptions(format=format_name, dataset=dataset, on_bad=on_bad, dry_run=dry_run, limit=limit)
-    with state.database() as database, progress("ingest", quiet=state.quiet) as tell:
-        report = run(
-            database, paths, options, progress=lambda path, count: tell({"done": count, "total": None, "path": path})
-        )
-    state.emit(report, lambda console: _show_ingest(console, report))
-    raise typer.Exit(exit_code(report))
+    asked = format_name if format_name == "auto" else plugins.reader(format_name)
+    options = IngestOptions(
+        format=asked, dataset=dataset, on_bad="fail" if on_bad == "fail" else "skip", dry_run=dry_run, limit=limit
+    )
+    report = _ingest(state, paths, options)
+    state.emit(report, lambda console: _show_ingest(console, report, None if state.verbose else SHOWN_PROBLEMS))
+    code = exit_code(report)
+    if code:
+        _complain(report)
+    raise typer.Exit(code)
 
 
-def _show_ingest(console: Console, report: dict[str, Any]) -> None:
+def _ingest(state: State, paths: list[str], options: IngestOptions) -> dict[str, Any]:
+    from ..storage.ingest import ingest as run
+    from ..storage.input_files import expand
+    from .render import progress
+
+    expand(paths)  # a path that does not exist is an error before the database is made
+    with ExitStack() as stack:
+        database = None if options.dry_run else stack.enter_context(state.database())
+        tell = stack.enter_context(progress("ingest", quiet=state.quiet))
+        return run(database, paths, options, progress=lambda path, count: tell({"done": count, "total": None}))
+
+
+def _complain(report: Mapping[str, Any]) -> None:
+    """The first problem on stderr, and how many more there are: the list itself is the result."""
+    from .failures import HINTS, complain
+
+    files = [file for file in report["files"] if file["problems"]]
+    problems = sum(file["skipped"] + file["rejected"] for file in files)
+    first = files[0]["problems"][0]
+    where = f"{files[0]['path']}:{first['line']}" if first["line"] else files[0]["path"]
+    more = f" (and {problems - 1} more)" if problems > 1 else ""
+    hint = HINTS.get(first["code"], "the rest was read; --on-bad fail stops at the first bad record instead")
+    complain(f"error[{first['code']}]: {where}: {first['message']}{more}", hint)
+
+
+def _show_ingest(console: Console, report: Mapping[str, Any], most: int | None) -> None:
     from .render import clean, table
 
     columns = ("file", "format", "new", "already there", "skipped", "rejected")
@@ -55,18 +89,18 @@ def _show_ingest(console: Console, report: dict[str, Any]) -> None:
     ]
     table(console, "", columns, rows, limit=90)
     for file in report["files"]:
-        for problem in file["problems"][:20]:
+        for problem in file["problems"][:most]:
             where = f"{file['path']}:{problem['line']}" if problem["line"] else file["path"]
-            console.print(f"  {problem['code']} {clean(where)}: {clean(problem['message'])}", markup=False)
-        if len(file["problems"]) > 20:
-            console.print(f"  … 20 of {len(file['problems'])} problems shown (--json lists all)", markup=False)
+            console.print(f"  {problem['code']} {clean(where)}: {clean(problem['message'])}")
+        if most is not None and len(file["problems"]) > most:
+            console.print(f"  … {most} of {len(file['problems'])} problems shown (-v and --json list all)")
     if report["ignored"]:
-        console.print(f"ignored (no reader claims them): {', '.join(map(clean, report['ignored']))}", markup=False)
+        console.print(f"ignored (no reader claims them): {', '.join(map(clean, report['ignored']))}")
     totals = report["totals"]
     console.print(
-        f"{totals['trajectories']} trajectories new, {totals['duplicates']} already there, {totals['skipped']} skipped, "
-        f"{totals['rejected_files']} files rejected; {totals['steps']} steps, {totals['tool_calls']} tool calls",
-        markup=False,
+        f"{totals['trajectories']} trajectories new, {totals['duplicates']} already there, "
+        f"{totals['skipped']} skipped, {totals['rejected_files']} files rejected; "
+        f"{totals['steps']} steps, {totals['tool_calls']} tool calls"
     )
 
 
@@ -82,8 +116,12 @@ def export(
         str, typer.Option(help="simulated, recorded, reexecuted or snapshot: the least true branch taken.")
     ] = "reexecuted",
     per_task: Annotated[int | None, typer.Option(help="At most so many counterfactuals a task.")] = None,
-    keep_copied: Annotated[bool, typer.Option(help="Keep counterfactuals that repeat a recorded run.")] = False,
-    keep_trivial: Annotated[bool, typer.Option(help="Keep tasks that a run which does nothing passes.")] = False,
+    keep_copied: Annotated[
+        bool, typer.Option("--keep-copied", help="Keep counterfactuals that repeat a recorded run.")
+    ] = False,
+    keep_trivial: Annotated[
+        bool, typer.Option("--keep-trivial", help="Keep tasks that a run which does nothing passes.")
+    ] = False,
     margin: Annotated[float, typer.Option(help="Pairs: by how much the rejected sibling's mean is lower.")] = 0.1,
     min_visits: Annotated[int, typer.Option(help="Pairs: visits a searched sibling needs to be rejected.")] = 2,
     test_fraction: Annotated[float, typer.Option(help="Share of tasks held out as test split.")] = 0.0,
@@ -93,6 +131,8 @@ def export(
     """Write a fine-tuning dataset. Example: ttc-replay export RUN --format trl-sft --out sft/."""
     from ..storage.export import export as run
     from ..storage.exporters.options import ExportOptions
+    from ..storage.records import Fidelity
+    from . import jobs, plugins
 
     state: State = ctx.obj
     options = ExportOptions(
@@ -102,7 +142,7 @@ def export(
         dataset=dataset,
         unit=unit,
         min_gain=min_gain,
-        min_fidelity=min_fidelity,  # type: ignore[arg-type]  # checked by the exporter, which names the values
+        min_fidelity=cast(Fidelity, min_fidelity),  # checked by the exporter, which names the values
         per_task=per_task,
         keep_copied=keep_copied,
         keep_trivial=keep_trivial,
@@ -112,20 +152,25 @@ def export(
         margin=margin,
         min_visits=min_visits,
     )
+    exporter = plugins.exporter(format_name)
     with state.database(create=False) as database:
-        report = run(database, options)
+        jobs.check_dataset(database, dataset)
+        report = run(database, options, exporter)
     state.emit(report, lambda console: _show_export(console, report))
+    if not report["files"]:
+        state.note("nothing selected: no run searched these trajectories; nothing was written")
 
 
-def _show_export(console: Console, report: dict[str, Any]) -> None:
+def _show_export(console: Console, report: Mapping[str, Any]) -> None:
     from .render import table
 
+    splits = report["splits"]
     table(
         console,
-        f"{report['format']}: {report['splits'].get('train', 0)} train rows, {report['splits'].get('test', 0)} test rows",
+        f"{report['format']}: {splits.get('train', 0)} train rows, {splits.get('test', 0)} test rows",
         ("file", "rows", "sha256"),
         [(file["path"], file["rows"], file["sha256"][:16]) for file in report["files"]],
         limit=100,
     )
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(report["dropped"].items()))
-    console.print(f"dropped: {dropped or 'nothing'}", markup=False)
+    console.print(f"dropped: {dropped or 'nothing'}")

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
 from ..storage.errors import TtcError
+from .failures import complain
 from .state import State, hoist
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+NAME = "ttc-replay"
+OUR_BUG = 70
 
 
 class AnywhereGroup(TyperGroup):
@@ -26,7 +32,7 @@ class AnywhereGroup(TyperGroup):
 
 app = typer.Typer(
     cls=AnywhereGroup,
-    name="ttc-replay",
+    name=NAME,
     help="Put logged agent runs back to any step, search from there, export what went better.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -41,8 +47,8 @@ def root(
     db: Annotated[str, typer.Option(help="Database file or URL.", envvar="TTC_DB")] = "./ttc.duckdb",
     json_output: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More notes.")] = False,
-    debug: Annotated[bool, typer.Option(help="Show a traceback on errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every row and problem, more notes.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")] = False,
 ) -> None:
     """Global options, accepted before and after the command."""
     ctx.obj = State(db=db, json=json_output, quiet=quiet, verbose=verbose, debug=debug)
@@ -51,40 +57,58 @@ def root(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code (design.md section 7)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
+    if f"_{NAME.replace('-', '_').upper()}_COMPLETE" in os.environ:  # the shell asks for completions
+        app(prog_name=NAME)
+    sys.exit(_run(given, debug="--debug" in hoist(given)))
+
+
+def _run(given: list[str], *, debug: bool) -> int:
+    """The exit code. Runs the command without typer's own error handling, whose exit codes are not ours."""
     try:
-        app(args=given, prog_name="ttc-replay")
-    except TtcError as error:
-        if debug:
-            raise
-        complain(error.line(), error.hint)
-        sys.exit(error.exit_code)
+        with get_command(app).make_context(NAME, given) as context:
+            context.command.invoke(context)
+    except typer.Exit as leave:
+        return leave.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except KeyboardInterrupt:
+        _drop_output()
+    except (KeyboardInterrupt, typer.Abort):
         complain("interrupted", None)
-        sys.exit(130)
+        return 130
     except Exception as error:
         if debug:
-            raise
-        complain(f"error[TTC-E000]: {type(error).__name__}: {error}", "this is our bug: --debug shows the traceback")
-        sys.exit(70)
+            traceback.print_exception(error)
+        return _failed(error)
+    return 0
 
 
-def complain(line: str, hint: str | None) -> None:
-    """One line and a hint on stderr, foreign text made safe."""
-    from ..storage.redact import mask, safe
+def _failed(error: Exception) -> int:
+    if isinstance(error, TtcError):
+        complain(error.line(), error.hint)
+        return error.exit_code
+    if callable(said := getattr(error, "format_message", None)):  # a usage error of typer, which has no public class
+        return _misused(error, str(said()))
+    complain(f"error[TTC-E000]: {type(error).__name__}: {error}", "this is our bug: --debug shows the traceback")
+    return OUR_BUG
 
-    sys.stderr.write(mask(safe(line)).replace("\n", " ") + "\n")
-    if hint:
-        sys.stderr.write(f"hint: {mask(safe(hint))}\n")
+
+def _misused(error: Exception, message: str) -> int:
+    path = getattr(getattr(error, "ctx", None), "command_path", NAME)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(message + "\n")
+    else:
+        complain(f"error[TTC-E100]: {message}", f"{path} --help lists what it takes")
+    return 2
+
+
+def _drop_output() -> None:
+    """Whoever read stdout is gone (`| head`): that is no failure, and nothing more may be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _register() -> None:
-    from . import browse, data, demo, inspection, search
+    from . import browse, data, demo, inspection, replay, search
 
-    for module in (demo, data, browse, search, inspection):
+    for module in (demo, data, browse, replay, search, inspection):
         module.register(app)
 
 

@@ -1,4 +1,4 @@
-"""Everything that draws: tables, trees, progress. The only module that imports rich; foreign text goes through `safe`."""
+"""Everything that draws: tables, trees, progress. Alone imports rich; foreign text goes through `safe`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,16 +18,33 @@ from ..storage.redact import mask, safe
 
 PLAIN_WIDTH = 160
 """Columns in a pipe, where nobody says how wide it is."""
+SILENT_SECONDS = 5.0
+"""Between two progress lines in a pipe."""
+
+
+class PlainConsole(Console):
+    """Prints text as it is: no markup, no emoji codes, no highlighting of what others wrote."""
+
+    def __init__(self, *, stderr: bool = False):
+        is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+        width = None if is_terminal else PLAIN_WIDTH
+        super().__init__(
+            stderr=stderr, width=width, soft_wrap=not is_terminal, markup=False, emoji=False, highlight=False
+        )
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Nobody reads any more: `main` decides what that means, not rich (which leaves with exit code 1)."""
+        raise BrokenPipeError
 
 
 def stdout_console() -> Console:
     """Results: coloured on a terminal, plain text in a pipe."""
-    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+    return PlainConsole()
 
 
 def stderr_console() -> Console:
     """Progress and log."""
-    return Console(stderr=True, highlight=False)
+    return PlainConsole(stderr=True)
 
 
 def clean(value: Any, limit: int | None = None) -> str:
@@ -44,7 +61,9 @@ def clean(value: Any, limit: int | None = None) -> str:
 
 def table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], limit: int = 60) -> None:
     """A table of foreign values."""
-    drawn = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    if title:
+        console.print(clean(title), style="bold")
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
@@ -100,7 +119,8 @@ def node_label(node: Mapping[str, Any]) -> str:
 class Report(Protocol):
     """Takes a status mapping: done, total, transitions, cost_usd, improved."""
 
-    def __call__(self, status: Mapping[str, Any]) -> None: ...
+    def __call__(self, status: Mapping[str, Any]) -> None:
+        """Say where the work stands."""
 
 
 @contextmanager
@@ -131,14 +151,20 @@ class PlainProgress:
     def __call__(self, status: Mapping[str, Any]) -> None:
         """Say where things stand, if it was silent long enough."""
         now = time.monotonic()
-        if now - self._said < 5:
+        if now - self._said < SILENT_SECONDS:
             return
         self._said = now
-        left = (now - self._began) / max(1, status["done"]) * (status["total"] - status["done"])
-        eta = f", about {left:.0f} s left" if status["done"] else ""
-        self._console.print(
-            f"{self._label}: {status['done']}/{status['total']}{eta} {spend_text(status)}", markup=False
-        )
+        parts = [f"{self._label}: {progress_text(status, now - self._began)}", spend_text(status)]
+        self._console.print(" ".join(part for part in parts if part))
+
+
+def progress_text(status: Mapping[str, Any], seconds: float) -> str:
+    """How much is done, of how many where that is known, and then how long the rest takes at this speed."""
+    done, total = status["done"], status.get("total")
+    if total is None:
+        return f"{done} done"
+    left = f", about {seconds / done * (total - done):.0f} s left" if done else ""
+    return f"{done}/{total}{left}"
 
 
 def spend_text(status: Mapping[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,10 @@ if TYPE_CHECKING:
     from ..storage.database import Database
 
 VALUE_FLAGS = ("--db",)
-PLAIN_FLAGS = ("--json", "-q", "--quiet", "-v", "--verbose", "--debug")
+PLAIN_FLAGS = ("--json", "--quiet", "--verbose", "--debug")
+_SHORT_FLAGS = re.compile("-[qv]+")
+_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What JSON leaves as it is and a terminal, or a reader of lines, does not take as text."""
 
 
 @dataclass(slots=True)
@@ -36,19 +41,46 @@ class State:
     def emit(self, document: Mapping[str, Any], human: Callable[[Console], None]) -> None:
         """The result: one JSON document on stdout, or what `human` prints (rich on a terminal, plain in a pipe)."""
         if self.json:
-            sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str, allow_nan=False) + "\n")
-            sys.stdout.flush()
-            return
-        from .render import stdout_console
+            sys.stdout.write(json_text(document) + "\n")
+        else:
+            from .render import stdout_console
 
-        human(stdout_console())
+            human(stdout_console())
+        sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """One line for people, on stderr; silent with -q."""
         if not self.quiet:
-            from .render import stderr_console
+            from .render import clean, stderr_console
 
-            stderr_console().print(text, markup=False, highlight=False, soft_wrap=True)
+            stderr_console().print(clean(text), soft_wrap=True)
+
+    def detail(self, text: str) -> None:
+        """As `note`, only with -v."""
+        if self.verbose:
+            self.note(text)
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """One line of JSON, secrets masked, nothing in it that steers a terminal; NaN and infinities become text."""
+    from ..storage.redact import mask_json
+
+    masked = mask_json(document)
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    try:
+        text = json.dumps(masked, ensure_ascii=ascii_only, default=str, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(masked), ensure_ascii=ascii_only, default=str, allow_nan=False)
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities as text: JSON has none, and null would say unknown."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:
@@ -60,7 +92,7 @@ def hoist(arguments: Sequence[str]) -> list[str]:
         if item == "--":
             rest += [item, *items]
             break
-        if item in PLAIN_FLAGS or item.startswith("--db="):
+        if item in PLAIN_FLAGS or item.startswith("--db=") or _SHORT_FLAGS.fullmatch(item):
             front.append(item)
         elif item in VALUE_FLAGS:
             front += [item, *([value] if (value := next(items, None)) is not None else [])]

@@ -168,6 +168,15 @@ class TreeSearch:
             tree.complete[node] = True
 
 
+def prior_scale(tree: Tree, node: int) -> tuple[float, float]:
+    """What a missing prior among the node's children counts as (the mean of the known ones), and the sum of all."""
+    known, count = tree.prior_sum[node], len(tree.child_ids[node])
+    if known <= 0.0:
+        return 1.0, float(count)
+    fill = known / tree.prior_count[node]
+    return fill, fill * count
+
+
 def check_number(name: str, value: object, *, low: float = -math.inf, high: float = math.inf) -> None:
     """Raise UsageError unless `value` is None or a finite number in [low, high]."""
     if value is None:

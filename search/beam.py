@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from math import inf, log
 from typing import ClassVar
 
-from .algorithm import TreeSearch, check_count
-from .mcts import prior_scale
+from .algorithm import TreeSearch, check_count, prior_scale
 from .tree import OPEN, Ask, Child, Tree
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from math import ceil, inf, log, pow, sqrt
 
 from ..storage.errors import UsageError
-from .algorithm import check_count, check_number
+from .algorithm import check_count, check_number, prior_scale
 from .rollouts import RolloutSearch
 from .tree import Tree
 
@@ -142,7 +142,7 @@ class MCTS(RolloutSearch):
     def _select_puct(self, tree: Tree, node: int, children: list[int]) -> int:
         visits, virtual, value_sum, order = tree.visits, tree.virtual, tree.value_sum, tree.order
         low, scale, loss = tree.bounds.low, tree.bounds.scale, self.virtual_loss
-        unvisited = self._urgency(tree, node)
+        unvisited = self.first_play_urgency
         prior, (fill, total) = tree.prior, prior_scale(tree, node)
         factor = self._constant() * sqrt(max(1, visits[node] + virtual[node])) / total
         best, best_score = -1, -inf
@@ -154,22 +154,13 @@ class MCTS(RolloutSearch):
             if real:
                 score += (value_sum[child] - real * low) * scale / (real + loss * virtual[child])
             elif not count:
+                unvisited = _parent_quality(tree, node) if unvisited is None else unvisited
                 score += unvisited
             if score > best_score or (score == best_score and order[child] < order[best]):
                 best, best_score = child, score
         return best
 
-    def _urgency(self, tree: Tree, node: int) -> float:
-        if self.first_play_urgency is not None:
-            return self.first_play_urgency
-        mean = tree.mean(node)
-        return tree.bounds.normalise(mean) if mean is not None else 0.0
 
-
-def prior_scale(tree: Tree, node: int) -> tuple[float, float]:
-    """What a missing prior among the node's children counts as (the mean of the known ones), and the sum of all."""
-    known, count = tree.prior_sum[node], len(tree.child_ids[node])
-    if known <= 0.0:
-        return 1.0, float(count)
-    fill = known / tree.prior_count[node]
-    return fill, fill * count
+def _parent_quality(tree: Tree, node: int) -> float:
+    mean = tree.mean(node)
+    return 0.0 if mean is None else tree.bounds.normalise(mean)

@@ -73,8 +73,10 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-# Made once: building an encoder costs more than encoding a message.
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain).encode
+# Made once: building an encoder costs more than encoding a message. A cycle ends in RecursionError.
+_encode = json.JSONEncoder(
+    separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False, default=_plain
+).encode
 
 
 def _finite(value: Any) -> Any:

@@ -18,8 +18,6 @@ from ttc_replay.storage.canonical import canonical_json, content_id
 from ttc_replay.storage.errors import UsageError
 from ttc_replay.storage.readers.base import Reader, all_readers, detect_reader, find_reader, reader_names
 from ttc_replay.storage.readers.json_input import open_unpacked, read_head, records
-from ttc_replay.storage.readers.json_scan import Scanner, elements, keys
-from ttc_replay.storage.readers.json_text import BadRecord, decode
 from ttc_replay.storage.records import Outcome, Rejected, Score, Source, ToolCall, Trajectory
 
 TRACES = Path(__file__).parents[3] / "shared" / "traces"
@@ -417,17 +415,6 @@ def test_a_bad_element_costs_that_element(case: str) -> None:
     assert [item.problem.code if isinstance(item, Rejected) else "" for item in found] == ["", code, ""]
 
 
-def test_problems_say_where_the_number_is() -> None:
-    assert _problem(b'{"messages": [], "reward": NaN}') == "reward is NaN"
-    assert _problem(b'{"messages": [{"role": "user", "x": [0, -1e999]}]}') == "messages[0].x[1] is -Infinity"
-
-
-def _problem(data: bytes) -> str:
-    with pytest.raises(BadRecord) as caught:
-        decode(data)
-    return caught.value.message
-
-
 @pytest.mark.parametrize(
     ("data", "code"),
     [
@@ -447,11 +434,6 @@ def test_what_ends_a_file_is_told_behind_what_was_read(data: bytes, code: str) -
         assert isinstance(found[0], Trajectory)
 
 
-def test_nul_in_text_is_kept() -> None:
-    (trajectory,) = good("openai-chat", b'{"messages": [{"role": "user", "content": "a\\u0000b"}]}')
-    assert trajectory.prompt[0].content == "a\x00b"
-
-
 def test_a_gzip_bomb_is_refused() -> None:
     data = gzip.compress(GOOD_LINE + b"\n" + b" " * (64 * 2**20))
     found = read("openai-chat", data)
@@ -462,29 +444,6 @@ def test_a_gzip_bomb_is_refused() -> None:
 def test_escaped_quotes_without_end_take_no_time() -> None:
     found = read("openai-chat", GOOD_LINE + b'\n{"messages": "' + b'\\"' * 500_000)
     assert [item.problem.code for item in found if isinstance(item, Rejected)] == ["TTC-E019"]
-
-
-@pytest.mark.parametrize(
-    ("data", "container"),
-    [
-        (b"", "empty"),
-        (b" \n\t\n", "empty"),
-        (b'{"a": 1}', "document"),
-        (b'{"a": 1}\n{"b": 2}', "lines"),
-        (b'{"a": "cut\n{"b": 2}', "lines"),
-        (b'{\n{"b": 2}', "lines"),
-        (b'{"a": 1, "b\n{"b": 2}', "lines"),
-        (b'{"a": [1\n{"b": 2}', "lines"),
-        (b'{"a": [1,\n{"b": 2}]}', "document"),
-        (b"noise\n" + b'{"b": 2}', "lines"),
-        (b'{\n "a": [\n {"b": 2}\n ]\n}', "document"),
-        (b'[{"a": 1},\n {"b": 2}\n]', "array"),
-        (b"# title\ntext", "other"),
-        (b"PK\x03\x04....", "other"),
-    ],
-)
-def test_containers_are_told_by_content(data: bytes, container: str) -> None:
-    assert read_head(stream_of(data)).container == container
 
 
 def test_an_unknown_format_names_the_nearest() -> None:
@@ -500,19 +459,6 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
     max_leaves=12,
 )
-
-
-@given(st.lists(JSON_VALUES, max_size=5), st.integers(1, 40), st.sampled_from([None, 1, 3]))
-def test_the_scanner_cuts_where_json_does(values: list[Any], chunk: int, indent: int | None) -> None:
-    class Trickle(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
-            return super().read(chunk)
-
-    text = json.dumps(values, indent=indent, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    raws = [raw for _, raw in elements(Scanner(Trickle(text)))]
-    assert [json.loads(raw or b"") for raw in raws] == values
-    scanner = Scanner(Trickle(json.dumps({str(i): value for i, value in enumerate(values)}, indent=indent).encode()))
-    assert [(key, scanner.value() is not None) for key in keys(scanner)] == [(str(i), True) for i in range(len(values))]
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -1,0 +1,96 @@
+"""Strict, streaming JSON: containers told by content, values cut out of any stream, problems that say where."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ttc_replay.storage.readers.json_input import read_head
+from ttc_replay.storage.readers.json_scan import Scanner, elements, keys
+from ttc_replay.storage.readers.json_text import BadRecord, balanced, cut_short, decode, ends_in_string
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def test_problems_say_where_the_number_is() -> None:
+    assert _problem(b'{"messages": [], "reward": NaN}') == "reward is NaN"
+    assert _problem(b'{"messages": [{"role": "user", "x": [0, -1e999]}]}') == "messages[0].x[1] is -Infinity"
+
+
+def _problem(data: bytes) -> str:
+    with pytest.raises(BadRecord) as caught:
+        decode(data)
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("data", "container"),
+    [
+        (b"", "empty"),
+        (b" \n\t\n", "empty"),
+        (b'{"a": 1}', "document"),
+        (b'{"a": 1}\n{"b": 2}', "lines"),
+        (b'{"a": "cut\n{"b": 2}', "lines"),
+        (b'{\n{"b": 2}', "lines"),
+        (b'{"a": 1, "b\n{"b": 2}', "lines"),
+        (b'{"a": [1\n{"b": 2}', "lines"),
+        (b'{"a": [1,\n{"b": 2}]}', "document"),
+        (b"noise\n" + b'{"b": 2}', "lines"),
+        (b'{\n "a": [\n {"b": 2}\n ]\n}', "document"),
+        (b'[{"a": 1},\n {"b": 2}\n]', "array"),
+        (b"# title\ntext", "other"),
+        (b"PK\x03\x04....", "other"),
+    ],
+)
+def test_containers_are_told_by_content(data: bytes, container: str) -> None:
+    assert read_head(io.BytesIO(data)).container == container
+
+
+@given(st.lists(JSON_VALUES, max_size=5), st.integers(1, 40), st.sampled_from([None, 1, 3]))
+def test_the_scanner_cuts_where_json_does(values: list[Any], chunk: int, indent: int | None) -> None:
+    class Trickle(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(chunk)
+
+    text = json.dumps(values, indent=indent, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    raws = [raw for _, raw in elements(Scanner(Trickle(text)))]
+    assert [json.loads(raw or b"") for raw in raws] == values
+    scanner = Scanner(Trickle(json.dumps({str(i): value for i, value in enumerate(values)}, indent=indent).encode()))
+    assert [(key, scanner.value() is not None) for key in keys(scanner)] == [(str(i), True) for i in range(len(values))]
+
+
+@given(JSON_VALUES, st.data())
+def test_a_text_is_balanced_whole_and_cut_short_before(value: Any, data: st.DataObject) -> None:
+    text = json.dumps([value]).encode()
+    part = text[: data.draw(st.integers(1, len(text) - 1))]
+    assert balanced(text)
+    assert not ends_in_string(text)
+    assert cut_short(part)
+    assert not balanced(part)
+
+
+@given(JSON_VALUES)
+def test_strict_decoding_agrees_with_json_on_sound_text(value: Any) -> None:
+    assert decode(json.dumps(value).encode()) == value
+    assert decode(json.dumps(value, ensure_ascii=False, indent=1).encode()) == value
+
+
+def test_a_value_over_the_limit_is_stepped_over() -> None:
+    text = b'["' + b"a" * 3_000_000 + b'", [' + b"1," * 1_500_000 + b"1], 5]"
+    found = list(elements(Scanner(io.BytesIO(text), limit=1000)))
+    assert [raw for _, raw in found] == [None, None, b"5"]
+
+
+def test_nul_in_text_is_kept_and_raw_nul_is_not() -> None:
+    assert decode(b'{"content": "a\\u0000b"}') == {"content": "a\x00b"}
+    with pytest.raises(BadRecord, match="raw NUL"):
+        decode(b'{"content": "a\x00b"}')
