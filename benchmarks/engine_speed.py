@@ -28,6 +28,8 @@ DEPTH = 8
 ACTIONS = [Message("assistant", "", tool_calls=(ToolCall(f"c{n}", "go", {"to": n}),)) for n in range(4)]
 KEYS = [action_key(action) for action in ACTIONS]
 ANSWER = (Message("tool", "ok", tool_call_id="c", name="go"),)
+PROPOSALS = list(zip(KEYS, (Proposal(action, -1.4) for action in ACTIONS), strict=True))
+GOES_ON, ENDS = StepResult(ANSWER), StepResult(ANSWER, True, 0.5)
 
 
 class Line:
@@ -44,7 +46,7 @@ class Line:
 
     def step(self, action: Message) -> StepResult:
         self.done += 1
-        return StepResult(ANSWER, self.done >= DEPTH, 0.5 if self.done >= DEPTH else None)
+        return ENDS if self.done >= DEPTH else GOES_ON
 
     def fork(self) -> Line:
         return Line(self.done)
@@ -57,10 +59,7 @@ class Free:
     inline = True
 
     def propose(self, requests: Sequence[ProposalRequest]) -> list[list[Proposal]]:
-        return [
-            [Proposal(a, -1.4) for a, key in zip(ACTIONS, KEYS, strict=True) if key not in request.exclude][: request.n]
-            for request in requests
-        ]
+        return [[known for key, known in PROPOSALS if key not in r.exclude][: r.n] for r in requests]
 
 
 def records(trees: int) -> list[Trajectory]:

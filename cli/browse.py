@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 
 KINDS = ("trajectories", "runs", "datasets", "plugins")
 COLUMNS = {
-    "trajectories": ("id", "dataset", "task_id", "trial", "agent", "steps", "outcome", "run", "branch_step", "fidelity"),
+    "trajectories": (
+        "id",
+        "dataset",
+        "task_id",
+        "trial",
+        "agent",
+        "steps",
+        "outcome",
+        "run",
+        "branch_step",
+        "fidelity",
+    ),
     "runs": ("run", "status", "algorithm", "judge", "seed"),
     "datasets": ("dataset", "format", "trajectories", "tasks", "steps", "mean_outcome"),
     "plugins": ("kind", "name", "object", "package", "version"),
@@ -34,7 +45,7 @@ def ls(
     ctx: typer.Context,
     kind: Annotated[str, typer.Argument(metavar="[trajectories|runs|datasets|plugins]")] = "trajectories",
     where: Annotated[str | None, typer.Option(help="SQL condition over the view, e.g. 'outcome < 1'.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many rows.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="At most so many rows.")] = None,
 ) -> None:
     """List trajectories, runs, datasets or plugins. Example: ttc-replay ls --where "outcome < 1"."""
     from ..storage.errors import UsageError
@@ -44,6 +55,9 @@ def ls(
         raise UsageError(f"there is nothing called {kind!r} to list", hint=", ".join(KINDS))
     if kind == "plugins":
         from .plugins import catalogue
+
+        if where is not None:
+            raise UsageError("--where is for what is in the database, plugins are not")
 
         rows: list[dict[str, Any]] = catalogue()
     else:
@@ -62,7 +76,7 @@ def _listed(database: Database, kind: str, where: str | None, limit: int | None)
         "GROUP BY dataset, format) AS datasets",
     }[kind]
     order = {"trajectories": "source_path, source_line, id", "runs": "run", "datasets": "dataset, format"}[kind]
-    condition = f" WHERE ({where})" if where else ""
+    condition = f" WHERE (\n{where}\n)" if where is not None else ""  # lines of its own: it may end in a comment
     return select(database, f"SELECT * FROM {source}{condition} ORDER BY {order}", limit)  # noqa: S608
 
 
@@ -76,10 +90,10 @@ def _show_list(console: Console, kind: str, rows: Sequence[Mapping[str, Any]]) -
     from .render import rows_table
 
     if not rows:
-        console.print(f"no {kind}", markup=False)
+        console.print(f"no {kind}")
         return
     rows_table(console, "", rows, [name for name in COLUMNS[kind] if any(name in row for row in rows)])
-    console.print(f"{len(rows)} {kind}", markup=False)
+    console.print(f"{len(rows)} {kind}")
 
 
 def show(
@@ -94,35 +108,41 @@ def show(
     state: State = ctx.obj
     with state.database(create=False) as database:
         found = database.trajectory(trajectory, raw=raw)
-        rows = select(
-            database, f"SELECT * FROM v_steps WHERE trajectory_id = '{found.id}' ORDER BY step_index"  # noqa: S608
-        )
+        query = f"SELECT * FROM v_steps WHERE trajectory_id = {quoted(found.id)} ORDER BY step"  # noqa: S608
+        rows = select(database, query)
     if step is not None:
         if not 0 <= step < len(found.steps):
             raise UsageError(f"there is no step {step}", hint=f"{len(found.steps)} steps, counted from 0")
-        rows = [row for row in rows if row["step_index"] == step]
-    state.emit({"v": 1, "rows": rows}, lambda console: _show_trajectory(console, found, step, raw))
+        rows = [row for row in rows if row["step"] == step]
+    document: dict[str, Any] = {"v": 1, "rows": rows}
+    if raw:
+        document["raw"] = found.source.raw if found.source else None
+    state.emit(document, lambda console: _show_trajectory(console, found, step, raw))
+
+
+def quoted(text: str) -> str:
+    """An SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _show_trajectory(console: Console, found: Any, only: int | None, raw: bool) -> None:
     from .render import clean
 
     if raw and only is None and found.source and found.source.raw:
-        console.print(clean(found.source.raw), markup=False, soft_wrap=True)
+        console.print(clean(found.source.raw), soft_wrap=True)
         return
     outcome = "unknown" if found.outcome is None or found.outcome.value is None else f"{found.outcome.value:g}"
-    console.print(f"{found.id}  task {clean(found.task.id)}  outcome {outcome}", style="bold", markup=False)
+    console.print(f"{found.id}  task {clean(found.task.id)}  outcome {outcome}", style="bold")
     if found.source:
-        console.print(f"from {clean(found.source.path)}:{found.source.line or 1} ({found.source.format})", markup=False)
+        console.print(f"from {clean(found.source.path)}:{found.source.line or 1} ({found.source.format})")
     if found.run:
         console.print(
             f"counterfactual of {found.parent_id}: run {clean(found.run)}, branches at step {found.branch_step}, "
-            f"fidelity {found.fidelity}",
-            markup=False,
+            f"fidelity {found.fidelity}"
         )
     for name, score in found.scores.items():
         said = score.error or ("abstains" if score.abstain else score.value)
-        console.print(f"score {clean(name)}: {clean(said)}", markup=False)
+        console.print(f"score {clean(name)}: {clean(said)}")
     if only is None:
         for message in found.prompt:
             _show_message(console, message, raw)
@@ -160,26 +180,24 @@ def tree(
         if database.run(run) is None:
             known = ", ".join(str(row["run"]) for row in database.runs()) or "none"
             raise UnknownId(f"no run named {run!r}", hint=f"runs: {known}")
-        chosen = database.trajectory(trajectory).id if trajectory else None
-        condition = f" AND trajectory_id = '{chosen}'" if chosen else ""
-        quoted = run.replace("'", "''")
-        query = f"SELECT * FROM v_nodes WHERE run = '{quoted}'{condition} ORDER BY trajectory_id, node"  # noqa: S608
+        chosen = database.resolve(trajectory) if trajectory is not None else None
+        condition = f" AND trajectory_id = {quoted(chosen)}" if chosen is not None else ""
+        query = f"SELECT * FROM v_nodes WHERE run = {quoted(run)}{condition} ORDER BY trajectory_id, node"  # noqa: S608
         rows = select(database, query)
-        results = {row["trajectory_id"]: row for row in database.results(run)}
-        best = {item: _best_path(database, rows, item) for item in results}
-    if chosen and not rows:
-        raise UnknownId(f"run {run!r} has no tree for {chosen[:12]}")
+        results = {str(row["trajectory_id"]): row for row in database.results(run)}
+        best = {item: _best_path(database, rows, row) for item, row in results.items() if chosen in (None, item)}
+    if chosen is not None and not rows:
+        raise UnknownId(f"run {run!r} has no tree for {chosen[:12]}", hint=f"ttc-replay tree {run} shows all it has")
     state.emit({"v": 1, "rows": rows}, lambda console: _show_trees(console, rows, results, best))
 
 
-def _best_path(database: Database, rows: Sequence[Mapping[str, Any]], trajectory_id: str) -> set[int]:
+def _best_path(database: Database, rows: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> set[int]:
     """The nodes of the accepted path: the gate's node is kept with the counterfactual."""
-    result = next((row for row in database.results(str(rows[0]["run"])) if row["trajectory_id"] == trajectory_id), None) if rows else None
-    if result is None or not result["counterfactual_id"]:
+    if not result["counterfactual_id"]:
         return set()
     found = database.trajectory(result["counterfactual_id"])
     node = (found.source.extra if found.source else {}).get("node", 0)
-    parents = {row["node"]: row["parent"] for row in rows if row["trajectory_id"] == trajectory_id}
+    parents = {row["node"]: row["parent"] for row in rows if row["trajectory_id"] == result["trajectory_id"]}
     path = set()
     while node > 0:
         path.add(node)
@@ -205,7 +223,7 @@ def _show_trees(
             f"{result.get('transitions')} transitions, stopped: {result.get('stopped')}"
         )
         draw_tree(console, title, nodes, best.get(trajectory_id, set()))
-    console.print("best path bold; n = visits, mean = value_sum / visits" if groups else "no trees", markup=False)
+    console.print("best path bold; n = visits, mean = value_sum / visits" if groups else "no trees")
 
 
 def diff(
@@ -248,8 +266,11 @@ def _step_text(step: Any) -> str | None:
 
 
 def _show_diff(console: Console, document: Mapping[str, Any]) -> None:
-    from .render import table
+    from .render import clean, table
 
-    left, right = (f"{document[side][:12]} (outcome {value})" for side, value in zip(("left", "right"), document["outcomes"], strict=True))
+    left, right = (
+        f"{document[side][:12]} (outcome {clean(value)})"
+        for side, value in zip(("left", "right"), document["outcomes"], strict=True)
+    )
     rows = [(row["step"], "=" if row["same"] else "", row["left"], row["right"]) for row in document["rows"]]
     table(console, f"{document['shared_steps']} steps shared", ("step", "", left, right), rows, limit=300)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -36,6 +35,8 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the database and the datasets.")] = Path("ttc-demo"),
 ) -> None:
     """Ingest, replay, search and export shipped bookkeeping logs. Example: ttc-replay demo --out /tmp/demo."""
+    from .search import exit_code
+
     state: State = ctx.obj
     began = time.monotonic()
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -44,7 +45,7 @@ def demo(
         ingested = _ingest(state, database)
         replayed = _replay(state, database)
         ran = _search(state, database)
-        exports = _export(database, ran.report["run"], out)
+        exports = [] if ran.interrupted else _export(database, ran.report["run"], out)
     document = {
         "v": 1,
         "out": str(out),
@@ -57,17 +58,16 @@ def demo(
     }
     state.emit(document, lambda console: _show(console, document, ran))
     if ran.interrupted:
-        raise typer.Exit(130)
+        state.note("interrupted; the same command resumes")
+    raise typer.Exit(exit_code(ran))
 
 
 def _ingest(state: State, database: Database) -> dict[str, Any]:
-    """The logs lie beside the environment's module, wherever that is installed: the house only knows the entry point."""
+    """The logs lie beside the environment's module: of that the house knows only the entry point."""
     from ..storage.ingest import IngestOptions, ingest
     from .plugins import find
 
     package = find("environment", "bookkeeping").__module__.rpartition(".")[0]
-    if package not in sys.modules:
-        raise AssertionError(f"{package} was not imported")
     with importlib.resources.as_file(importlib.resources.files(package) / "logs") as folder:
         paths = sorted(str(path) for path in folder.glob("*.jsonl"))
         state.note(f"1/4 ingest: {len(paths)} shipped log files")
@@ -143,7 +143,7 @@ def _show(console: Console, document: Mapping[str, Any], ran: Ran) -> None:
         f"{document['seconds']} s in all. Next: ttc-replay --db {document['out']}/ttc.duckdb ls runs",
     ]
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

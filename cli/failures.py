@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..replay.failures import Failure
 
 HINTS = {
     "TTC-E010": "check the path and its permissions",
@@ -34,8 +38,8 @@ def one_line(text: str) -> str:
     return " ".join(mask(safe(text)).split())
 
 
-def complain_items(failures: Iterable[tuple[str, str, int]], what: str) -> None:
-    """A line for each kind of failure: code, first message, how often; `what` is what failed, in the plural."""
-    for code, message, count in failures:
-        often = f" ({count} {what})" if count > 1 else ""
-        complain(f"error[{code}]: {message}{often}", HINTS.get(code))
+def complain_items(failures: Iterable[Failure]) -> None:
+    """A line for each kind of failure of a run: code, first message, how often."""
+    for failure in failures:
+        often = f" ({failure.times} times in this run)" if failure.times > 1 else ""
+        complain(f"error[{failure.code}]: {failure.message}{often}", HINTS.get(failure.code))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 import shutil
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..storage.errors import UsageError
+from ..storage.redact import mask, safe
 from .state import State
 
 if TYPE_CHECKING:
@@ -40,29 +43,43 @@ def sql(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="One SELECT over the views v_*.")],
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
     parquet: Annotated[Path | None, typer.Option(help="Write a Parquet file instead.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many rows.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="At most so many rows.")] = None,
 ) -> None:
     """Read-only SQL. Example: ttc-replay sql "select run, count(*) from v_nodes group by run" --csv."""
     state: State = ctx.obj
+    if as_csv and (state.json or parquet is not None):
+        raise UsageError("--csv beside --json or --parquet", hint="choose one form")
     with state.database(create=False) as database:
         if parquet is not None:
-            _write_parquet(database.arrow(query), parquet)
-            state.note(f"wrote {parquet}")
+            document = _write_parquet(database.arrow(_limited(query, limit)), parquet)
+            state.emit(document, lambda console: console.print(f"wrote {parquet}: {document['files'][0]['rows']} rows"))
             return
         columns, rows = database.query(query, limit)
     if as_csv:
         sys.stdout.write(csv_text(columns, rows))
+        sys.stdout.flush()
         return
-    document = {"v": 1, "rows": [dict(zip(columns, row, strict=True)) for row in rows]}
-    state.emit(document, lambda console: _show_rows(console, columns, rows))
+    listed = {"v": 1, "rows": [dict(zip(columns, row, strict=True)) for row in rows]}
+    state.emit(listed, lambda console: _show_rows(console, columns, rows))
 
 
-def _write_parquet(data: Any, path: Path) -> None:
-    import pyarrow.parquet
+def _limited(query: str, limit: int | None) -> str:
+    if limit is None:
+        return query
+    return f"SELECT * FROM (\n{query.rstrip().rstrip(';')}\n) AS limited LIMIT {limit}"  # noqa: S608 (read-only)
 
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+
+def _write_parquet(data: Any, path: Path) -> dict[str, Any]:
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise UsageError(f"cannot write the file: {error.strerror}", place=str(path)) from error
     with os.fdopen(descriptor, "wb") as file:
         pyarrow.parquet.write_table(data, file)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"v": 1, "files": [{"path": str(path), "rows": data.num_rows, "sha256": digest}]}
 
 
 def csv_text(columns: list[str], rows: list[tuple[Any, ...]]) -> str:
@@ -76,7 +93,10 @@ def csv_text(columns: list[str], rows: list[tuple[Any, ...]]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+    if not isinstance(value, str):
+        return value
+    text = mask(safe(value))
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
 
 
 def _show_rows(console: Console, columns: list[str], rows: list[tuple[Any, ...]]) -> None:
@@ -135,7 +155,10 @@ def _database(state: State) -> dict[str, Any]:
             info = database.info()
     except TtcError as error:
         return _check("database", error.line(), False, error.hint)
-    return _check("database", ", ".join(f"{key} {value}" for key, value in info.items()), True)
+    size = "" if info["bytes"] is None else f", {info['bytes'] / 2**20:.1f} MiB"
+    counts = ", ".join(f"{info['rows'][name]} {name}" for name in ("trajectories", "runs", "nodes", "exports"))
+    server = f"{info['database']} {info['database_version']}, schema {info['schema_version']}"
+    return _check("database", f"{info['location']}: {server}{size}; {counts}", True)
 
 
 def _disk(state: State) -> dict[str, Any]:

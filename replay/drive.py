@@ -15,7 +15,7 @@ async def finish(value: Awaitable[Result] | Result) -> Result:
     """Await `value` if it is awaitable, else return it as it is (no suspension)."""
     if hasattr(value, "__await__"):  # inspect.isawaitable costs more than a whole step of a small world
         return await cast(Awaitable[Result], value)
-    return cast(Result, value)
+    return value
 
 
 def run_inline(coroutine: Coroutine[Any, Any, Result]) -> Result:

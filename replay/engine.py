@@ -60,6 +60,8 @@ class Plugins:
     factory: EnvironmentFactory
     guide: Composed
     accept: Composed | None = None
+    algorithm: Callable[..., search.Algorithm] | None = None
+    """The class of an algorithm that is not looked up by its name."""
 
 
 class Engine:
@@ -99,6 +101,7 @@ class Engine:
         self._baselines: dict[int, Mapping[str, Any]] = {}
         self._tells: dict[int, dict[int, Mapping[str, Any]]] = {}
         self._gates: dict[int, dict[int, Mapping[str, Any]]] = {}
+        self._last_gates: dict[int, list[int]] = {}
         self._synced = self._started = time.monotonic()
         self._pool: ThreadPoolExecutor | None = None
         self._mode = "thread"
@@ -222,11 +225,13 @@ class Engine:
         tree.recall = self._tells.get(grove.position, {})
         tree.start(base.steps[tree.root_step :], base.value)
         grove.tree = tree
+        self._launch(tree)
         self._pump(grove)
 
     def _algorithm(self) -> search.Algorithm:
         spec = self.settings.algorithm
-        algorithm = search.create(spec.name, budget=self.settings.budget, **spec.options)
+        chosen = self.plugins.algorithm or spec.name
+        algorithm = search.create(chosen, budget=self.settings.budget, **spec.options)
         return AutoBranch(algorithm) if self.settings.from_step == "auto" else algorithm
 
     # -- asks and answers --------------------------------------------------------------------------------------------
@@ -236,7 +241,6 @@ class Engine:
         tree = grove.tree
         if tree is None or grove.finished:
             return
-        self._launch(tree)
         while (grown := tree.commit_next()) is not None:
             for node, world in grown:
                 grove.worlds.keep(node, world)
@@ -269,7 +273,8 @@ class Engine:
         )
 
     def _settle(self, job: Job, answer: Answer) -> None:
-        self.purse.settle(job.tree.position, job.ask.id, answer.calls, answer.usage)
+        if self.caller.metered:
+            self.purse.settle(job.tree.position, job.ask.id, answer.calls, answer.usage)
 
     async def _work(self, jobs: Sequence[Job]) -> None:
         try:
@@ -280,7 +285,9 @@ class Engine:
                 for job, reply in zip(jobs, replies, strict=True):
                     self._deliver(job, await self._answer(job, reply))
             else:
-                await asyncio.gather(*(self._answer_later(job, reply) for job, reply in zip(jobs, replies, strict=True)))
+                await asyncio.gather(
+                    *(self._answer_later(job, reply) for job, reply in zip(jobs, replies, strict=True))
+                )
         finally:
             self._flying -= len(jobs)
         self._sync()
@@ -353,8 +360,8 @@ class Engine:
         return events
 
     def _emit_all(self, tree: TreeSearch, events: Sequence[dict[str, Any]]) -> None:
-        known = self._gates.get(tree.position, {})
-        if tree.grew or any(event["node"] not in known for event in events):
+        """Journal the gate's events, unless these very ones are what the journal ends with."""
+        if tree.grew or [event["node"] for event in events] != self._last_gates.get(tree.position, []):
             for event in events:
                 self._emit(event)
 
@@ -402,8 +409,11 @@ class Engine:
                 self._baselines[event["t"]] = event
             elif kind == "tell":
                 self._tells.setdefault(event["t"], {})[event["ask"]] = event
+                self._last_gates.pop(event["t"], None)
             elif kind == "gate":
                 self._gates.setdefault(event["t"], {})[event["node"]] = event
+                before = [] if event["first"] else self._last_gates.get(event["t"], [])
+                self._last_gates[event["t"]] = [*before, event["node"]]
             else:
                 self.caller.recall(event)
 

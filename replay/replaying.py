@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..storage.errors import DivergedError
+from ..storage.errors import DivergedError, ReplayError, UsageError
 from ..storage.records import Trajectory, lowest_fidelity
 from .drive import run_inline
 from .session import EnvironmentFactory, Replay, Session
@@ -23,14 +23,21 @@ def replay_all(
     drive: Callable[[Any], Replay] = run_inline,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """The report of `replay --json` (design.md section 7). `known`: recorded runs by task id, for tape worlds."""
-    rows = []
+    """The report of `replay --json` (design.md section 7). `known`: recorded runs by task id, for tape worlds.
+
+    Raises UsageError when the world cannot work at all (a package that is not installed, a wrong option).
+    """
+    rows, failed = [], 0
     for index, record in enumerate(records):
         session = Session(record, factory, (known or {}).get(record.task.id, {record.id: record}))
-        rows.append(row_of(record, drive(session.replay(tolerant=tolerant)), session))
+        done = drive(session.replay(tolerant=tolerant))
+        if isinstance(done.error, UsageError):
+            raise done.error
+        failed += done.error is not None and not isinstance(done.error, ReplayError)
+        rows.append(row_of(record, done, session))
         if progress is not None:
             progress(index + 1, len(records))
-    return {"v": 1, "trajectories": rows, "totals": totals_of(rows, records)}
+    return {"v": 1, "trajectories": rows, "totals": totals_of(rows, records, failed)}
 
 
 def row_of(record: Trajectory, done: Replay, session: Session) -> dict[str, Any]:
@@ -65,8 +72,11 @@ def baseline_value(record: Trajectory, done: Replay, session: Session) -> float 
     return environment.score([run])[0].value
 
 
-def totals_of(rows: Sequence[Mapping[str, Any]], records: Sequence[Trajectory]) -> dict[str, Any]:
-    """Sums over rows; `agreed` counts baselines equal to the recorded outcome, of `compared` where both are known."""
+def totals_of(rows: Sequence[Mapping[str, Any]], records: Sequence[Trajectory], failed: int = 0) -> dict[str, Any]:
+    """Sums over rows; `agreed` counts baselines equal to the recorded outcome, of `compared` where both are known.
+
+    `failed` runs, in which the world itself raised, are not among the `diverged` ones.
+    """
     observed = {record.id: record.outcome.value if record.outcome else None for record in records}
     both = [row for row in rows if row["baseline"] is not None and observed[row["id"]] is not None]
     levels = [row["level"] for row in rows]
@@ -74,7 +84,8 @@ def totals_of(rows: Sequence[Mapping[str, Any]], records: Sequence[Trajectory]) 
         "trajectories": len(rows),
         "steps": sum(row["steps"] for row in rows),
         "matched": sum(row["matched"] for row in rows),
-        "diverged": sum(row["first_divergence"] is not None for row in rows),
+        "diverged": sum(row["first_divergence"] is not None for row in rows) - failed,
+        "failed": failed,
         "levels": {level: levels.count(level) for level in LEVELS},
         "compared": len(both),
         "agreed": sum(row["baseline"] == observed[row["id"]] for row in both),

@@ -10,6 +10,7 @@ from typing import Any
 from ..storage.records import Trajectory, Usage
 from .calls import add_usage
 from .engine import Engine, Grove
+from .settings import Settings
 
 ROW_KEYS = (
     "id",
@@ -69,7 +70,7 @@ def _notes(grove: Grove) -> list[str]:
 
 
 def totals_of(rows: Sequence[Mapping[str, Any]], repeated_calls: int, seconds: float) -> dict[str, Any]:
-    """`totals` of `search --json`. Means and counts of improvement are over non-trivial trajectories; spend is over all."""
+    """`totals` of `search --json`: means and counts of improvement over non-trivial trajectories, spend over all."""
     headline = [row for row in rows if not row["trivial"]]
     judged = [row for row in headline if row["baseline"] is not None]
     improved = [row for row in headline if row["counterfactual_id"]]
@@ -110,6 +111,12 @@ def report_of(engine: Engine, seconds: float) -> dict[str, Any]:
         "trajectories": [{key: row[key] for key in ROW_KEYS} for row in rows],
         "totals": totals_of(rows, engine.caller.repeated_calls, seconds),
     }
+
+
+def empty_report(settings: Settings, run: str) -> dict[str, Any]:
+    """The report of a search that selected nothing."""
+    head = {"v": 1, "run": run, "algorithm": settings.algorithm.name, "judge": settings.judge}
+    return {**head, "trajectories": [], "totals": totals_of([], 0, 0.0)}
 
 
 def paired_interval(

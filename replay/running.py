@@ -15,10 +15,10 @@ from ..storage.errors import TtcError, UsageError
 from ..storage.journal import Journal, digest, read_journal, runs_folder
 from ..storage.records import Outcome, Trajectory
 from .engine import Engine, Plugins
+from .failures import Failure, failures
 from .fold import fold_calls, fold_run
 from .report import paired_interval, report_of, row_of
 from .settings import Settings
-
 
 DIVERGED = ("TTC-E301", "TTC-E302")
 
@@ -32,6 +32,7 @@ class Ran:
     error: TtcError | None = None
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    failures: Sequence[Failure] = ()
     digest: str = ""
     interval: tuple[float, float] | None = None
     all_diverged: bool = False
@@ -86,6 +87,9 @@ def run_search(
     journal = Journal.open(folder, settings.configuration(), [record.id for record in records])
     try:
         ordered = _frozen(journal, records, archive)
+        later = len({record.id for record in records} - set(journal.trajectories))
+        if later:
+            notes.append(f"{later} trajectories are newer than this run and no part of it: --name starts another")
         engine = Engine(settings, run, ordered, known, plugins, journal, archive.calls, progress)
         started = time.monotonic()
         asyncio.run(_interruptible(engine))
@@ -114,9 +118,16 @@ def _frozen(journal: Journal, records: Sequence[Trajectory], archive: Any) -> li
 
 async def _interruptible(engine: Engine) -> None:
     loop = asyncio.get_running_loop()
+
+
+    def stop(number: int) -> None:
+        """The first signal lets calls in flight end; the next one ends the process as usual."""
+        engine.stop()
+        loop.remove_signal_handler(number)
+
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(number, engine.stop)
+            loop.add_signal_handler(number, stop, number)
     try:
         await engine.run()
     finally:
@@ -142,6 +153,7 @@ def _fold(archive: Any, engine: Engine, journal: Journal, seconds: float, notes:
         engine.error,
         notes,
         warnings=_warnings(rows),
+        failures=failures(events),
         digest=total,
         interval=paired_interval(rows, tasks, engine.settings.seed),
         all_diverged=bool(errors) and len(errors) == len(rows) and all(code in DIVERGED for code in errors),

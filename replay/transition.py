@@ -1,4 +1,4 @@
-"""One transition: an action executed by an environment, the user's reply where the agent spoke, the class of the result.
+"""One transition: an action executed by a world, the user's reply where the agent spoke, the class of the result.
 
 The same function serves the record (baseline) and the search, so that replayed and searched steps cannot differ.
 """
@@ -33,7 +33,7 @@ CLASS_FIDELITY: dict[str, Fidelity] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Transition:
     """What one action did. `terminal` runs are over; `truncated` ones were cut (no user left, or `--max-depth`)."""
 
@@ -141,6 +141,8 @@ async def play(
 
 def reward_scores(rewards: Sequence[float | None]) -> dict[str, Score]:
     """The step's own reward as the score `environment`; {} when the world gave none."""
+    if rewards == [None] or rewards == [None, None]:  # nearly every step of nearly every world
+        return {}
     given = [value for value in rewards if value is not None]
     return {"environment": Score(float(sum(given)))} if given else {}
 

@@ -1,8 +1,9 @@
 """One tree: the search of one trajectory, as a state machine without I/O.
 
 `start` tells the recorded spine; `next_jobs` turns asks into jobs; `deliver` takes an answer, `commit_next` commits
-answers strictly in ask order, one at a time, so that the tree does not depend on timing (design.md section 4). What is committed is
-handed to `emit` as journal events; `recall` holds the tells of an earlier session, which answer their asks for free.
+answers strictly in ask order, one at a time, so that the tree does not depend on timing (design.md section 4). What is
+committed is handed to `emit` as journal events; `recall` holds the tells of an earlier session, which answer their asks
+for free.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ FRUITLESS_TELLS = 3
 """Tells of a sampling policy that brought nothing new, after which a node is closed."""
 
 
+NO_USAGE = Usage()
+
+
 @dataclass(slots=True)
 class Grown:
     """One child as the search engine got it: a new state, or a duplicate of a known key (`step` None)."""
@@ -56,21 +60,25 @@ class Grown:
     value: float | None = None
     state_key: str | None = None
     final_state: Any = None
-    scores: Mapping[str, Score] = field(default_factory=dict)
+    scores: Mapping[str, Score] | None = None
     call_key: str | None = None
     environment: Any = None
 
 
 @dataclass(slots=True)
 class Answer:
-    """What became of one ask. `spent` counts transitions paid for; `recalled`: an earlier session journalled it."""
+    """What became of one ask. `spent` counts transitions paid for; `recalled`: an earlier session journalled it.
+
+    `failures`: every error, coded; `failed`: why there is no child at all.
+    """
 
     children: list[Grown] = field(default_factory=list)
     more: bool = True
     failed: str | None = None
+    failures: list[str] = field(default_factory=list)
     spent: int = 0
     calls: int = 0
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     recalled: bool = False
 
 
@@ -137,6 +145,7 @@ class TreeSearch:
         self._emit = emit
         self._open: dict[int, Job] = {}
         self._held = 0
+        self._wanted: dict[int, int] = {}
         self._seeds = [seed_from(seed, record.id)]
         self._answers: dict[int, Answer] = {}
         self._asked: dict[int, int] = {}
@@ -167,6 +176,7 @@ class TreeSearch:
                     break
                 self._open[ask.id] = job
                 self._held += job.count
+                self._wanted[ask.node] = self._wanted.get(ask.node, 0) + job.count
                 jobs.append(job)
         if self.stopped is None and not self._open:
             self.stopped = "budget" if self._reserved() >= self.budget else "exhausted"
@@ -181,7 +191,7 @@ class TreeSearch:
         self._asked[ask.node] = first + count
         key = self.tree.key
         exclude = frozenset([key[child] for child in self.tree.children(ask.node)])
-        skip = 0 if self.sampling else sum([job.count for job in self._open.values() if job.ask.node == ask.node])
+        skip = 0 if self.sampling else self._wanted.get(ask.node, 0)
         path = self.tree.path(ask.node)
         steps = self._along(path)
         request = ProposalRequest(
@@ -222,6 +232,7 @@ class TreeSearch:
             return None
         job = self._open.pop(first)
         self._held -= job.count
+        self._wanted[job.ask.node] -= job.count
         return self._commit(job, self._answers.pop(first))
 
     def answered(self, ask_id: int) -> Answer | None:
@@ -239,9 +250,9 @@ class TreeSearch:
         nodes = self.algorithm.tell(self.tree, ask.id, children, more=more, failed=answer.failed)
         self.spent += answer.spent
         self.calls += answer.calls
-        self.usage.append(answer.usage)
-        if answer.failed:
-            self.failures.append(answer.failed)
+        if answer.calls:
+            self.usage.append(answer.usage)
+        self.failures.extend(answer.failures)
         self.grew = self.grew or not answer.recalled
         emit = None if answer.recalled else self._emit
         if emit is not None:
@@ -258,10 +269,10 @@ class TreeSearch:
     def _more(self, node: int, answer: Answer) -> bool:
         if answer.recalled or not answer.more or answer.failed:
             return answer.more
-        keys = {self.tree.key[child] for child in self.tree.children(node)}
-        if any(child.key not in keys for child in answer.children):
-            self._fruitless[node] = 0
-            return True
+        for child in answer.children:
+            if self.tree.find(node, child.key) is None:
+                self._fruitless[node] = 0
+                return True
         self._fruitless[node] = self._fruitless.get(node, 0) + 1
         return self._fruitless[node] < FRUITLESS_TELLS
 
@@ -301,6 +312,8 @@ class TreeSearch:
         }
         if answer.failed:
             event["failed"] = answer.failed
+        if answer.failures:
+            event["failures"] = answer.failures
         if answer.calls:
             event["calls"] = answer.calls
             event["usage"] = usage_to_dict(answer.usage)
@@ -344,7 +357,7 @@ class TreeSearch:
         return sorted(found, key=lambda node: (-(tree.value[node] or 0.0), tree.depth[node], node))
 
     def solved_leaves(self, success_at: float) -> int:
-        """Searched leaves whose every speaking reward is at least `success_at` (in a sum one could make up for another).
+        """Searched leaves whose every speaking reward is at least `success_at` (in a sum one may make up for another).
 
         Looks only at nodes that are new since the last call.
         """
@@ -438,4 +451,5 @@ def answer_from(event: Mapping[str, Any]) -> Answer:
     ]
     usage = usage_from(event.get("usage")) or Usage()
     more, failed, spent, calls = event["more"], event.get("failed"), event["spent"], event.get("calls", 0)
-    return Answer(children, more, failed, spent, calls, usage, recalled=True)
+    failures = list(event.get("failures", ()))
+    return Answer(children, more, failed, failures, spent, calls, usage, recalled=True)

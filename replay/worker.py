@@ -13,6 +13,7 @@ from ..storage.errors import TtcError
 from ..storage.records import Proposal, Step, Trajectory
 from .calls import Reply
 from .environments.base import environment_class
+from .failures import coded
 from .session import Session, close, fork
 from .transition import play, state_of
 from .tree_search import Answer, Grown, Job, TreeSearch, prior_of
@@ -45,6 +46,8 @@ class Worlds:
         The nearest live ancestor is forked (or taken, where worlds cannot fork and it is the node itself), the rest is
         re-executed and compared. Raises DivergedError, EnvironmentFailed.
         """
+        if self._forkable and (here := self._take(path[-1], own=True)) is not None:
+            return await fork(here)
         for above in range(len(path)):
             found = self._take(path[-1 - above], own=above == 0)
             if found is not None:
@@ -79,7 +82,8 @@ class Worker:
     async def answer(self, job: Job, reply: Reply, worlds: Worlds) -> Answer:
         """The answer to one ask. Failures of the policy's plugin, the world or a reward are data in it."""
         if reply.error is not None:
-            return Answer(failed=reply.error.message, more=True)
+            said = coded(reply.error)
+            return Answer(failed=said, failures=[said], more=True)
         proposals = reply.proposals[job.skip : job.skip + job.count]
         children = merged(proposals, reply.key)
         fresh = [(child, proposal) for child, proposal in children if child.key not in job.request.exclude]
@@ -88,7 +92,7 @@ class Worker:
             try:
                 await self._grow(child, proposal, job, worlds)
             except TtcError as error:
-                failures.append(error.message)
+                failures.append(coded(error))
         grown = [child for child, _ in children if child.step is not None or child.key in job.request.exclude]
         self._score(job, [child for child in grown if child.step is not None])
         more = self.sampling or len(proposals) >= job.count
@@ -96,6 +100,7 @@ class Worker:
             children=grown,
             more=more,
             failed="; ".join(failures) if failures and not grown else None,
+            failures=failures,
             spent=len(fresh),
             calls=0 if reply.key is None else 1,
             usage=reply.usage,

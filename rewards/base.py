@@ -16,7 +16,7 @@ RewardFunction: TypeAlias = Callable[..., float | Score | None]
 
 @runtime_checkable
 class RewardModel(Protocol):
-    """Scores trajectories (outcome) or prefixes of one (process). `process` False when absent; `name` for reports."""
+    """Scores trajectories (outcome) or prefixes of one (process). `process` is False when absent."""
 
     def score(self, items: Sequence[Trajectory]) -> Sequence[Score]:
         """One score for each item, in order. An item that cannot be judged abstains; a failure is `Score(error=...)`."""

@@ -24,19 +24,20 @@ def names() -> list[str]:
     return sorted({*BUILT_IN, *(point.name for point in _plugins())})
 
 
-def create(name: str, *, budget: int | None = None, **options: Any) -> Algorithm:
-    """An algorithm by name with its options.
+def create(name: str | Callable[..., Any], *, budget: int | None = None, **options: Any) -> Algorithm:
+    """An algorithm by name (or its class) with its options.
 
     `budget` (transitions per tree) reaches those algorithms that plan ahead, which is those with such an option; the
     others ask on until the engine stops them, so that a larger budget continues the same search. Raises PluginNotFound
     and UsageError, which name what was probably meant.
     """
-    factory = _factory(name)
+    factory = _factory(name) if isinstance(name, str) else name
     known = _options(factory)
     if known is not None:
         for option in options:
             if option not in known:
-                raise UsageError(f"{name} has no option {option!r}", hint=_hint(option, known))
+                label = name if isinstance(name, str) else getattr(name, "__name__", "the algorithm")
+                raise UsageError(f"{label} has no option {option!r}", hint=_hint(option, known))
     if budget is not None and (known is None or "budget" in known):
         options["budget"] = budget
     algorithm: Algorithm = factory(**options)

@@ -227,7 +227,7 @@ class Tree:
     def judge(self, node: int, value: float) -> None:
         """Set the verdict on a node's state (None until now) and, if it ends a run, compare it with the best."""
         self.value[node] = value
-        pass
+        self.imputed[node] = False
         if self.terminal[node] and not self.spine[node] and self._better(node, value):
             self._best = node
 

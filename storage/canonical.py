@@ -32,6 +32,4 @@ def _plain(value: Any) -> Any:
 
 
 # one encoder for all: building it costs more than encoding a small value
-_ENCODER = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=_plain
-)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=_plain)

@@ -1,4 +1,4 @@
-"""Records to and from plain JSON-able dicts; messages in the OpenAI style that plugins may return instead of records."""
+"""Records to and from plain dicts; messages in the OpenAI style that plugins may return instead of records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def call_from(value: ToolCall | Mapping[str, Any]) -> ToolCall:
 
 
 def parse_arguments(raw: str) -> Mapping[str, Any] | None:
-    """The JSON object in `raw`, `{}` for an empty text, None when it is anything else (NaN and infinities are not JSON)."""
+    """The JSON object in `raw`, `{}` for an empty text, None for anything else (NaN and infinities are not JSON)."""
     if not raw.strip():
         return {}
     try:
@@ -93,7 +93,10 @@ def messages_from(values: Sequence[Message | Mapping[str, Any]]) -> tuple[Messag
 def result_from(value: StepResult | Mapping[str, Any]) -> StepResult:
     """A step result from a record or a dict with the same keys; observations may be dicts."""
     if isinstance(value, StepResult):
-        if all(type(item) is Message for item in value.observations):
+        for item in value.observations:
+            if type(item) is not Message:
+                break
+        else:
             return value
         return StepResult(messages_from(value.observations), value.done, value.reward, value.info)
     observations = messages_from(value.get("observations") or ())

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, distinct, func, select
 
 from . import schema
-from .bulk import insert, insert_new
+from .bulk import IN_LIMIT, existing, insert, insert_new
 from .errors import UnknownId
-from .query import EVERYTHING, IN_LIMIT, Query, keys_statement, where_statement
+from .query import EVERYTHING, Query, keys_statement, where_statement
 from .records import Step, Trajectory
-from .rows import Row, clean, score_rows, step_from_row, step_rows, trajectory_from_row, trajectory_row
+from .rows import clean, score_rows, step_from_row, step_rows, trajectory_from_row, trajectory_row
 from .run_store import RunStore
 from .store import chunks, open_store
 
@@ -178,16 +178,13 @@ def _add(connection: Connection, batch: Sequence[Trajectory]) -> list[str]:
     table = schema.trajectories
     first = connection.execute(select(func.max(table.c.number))).scalar()
     number = 0 if first is None else first + 1
-    by_id: dict[str, tuple[int, Trajectory]] = {}
-    rows: list[Row] = []
+    unique: dict[str, Trajectory] = {}
     for trajectory in batch:
-        if clean(trajectory.id) not in by_id:
-            row = trajectory_row(trajectory, number)
-            by_id[row["id"]] = (number, trajectory)
-            rows.append(row)
-            number += 1
-    added = insert_new(connection, table, rows)
-    fresh = [by_id[key] for key in by_id if key in added]
+        unique.setdefault(clean(trajectory.id) or "", trajectory)
+    known = existing(connection, table, list(unique))
+    numbered = list(enumerate((unique[key] for key in unique if key not in known), number))
+    added = insert_new(connection, table, [trajectory_row(trajectory, count) for count, trajectory in numbered])
+    fresh = [(count, trajectory) for count, trajectory in numbered if clean(trajectory.id) in added]
     every_step = (row for row_number, trajectory in fresh for row in step_rows(trajectory, row_number))
     while some := list(islice(every_step, _STEPS_PER_WRITE)):
         insert(connection, schema.steps, some)

@@ -224,7 +224,7 @@ def _brief(value: Any, limit: int = 120) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-class boundary:  # noqa: N801 - reads as a statement: `with boundary(PolicyFailed, "policy x"):`
+class boundary:
     """Turn a plain exception of foreign code into `error` once; ours and interrupts pass unchanged.
 
     A class, not a generator: it stands around every single transition.

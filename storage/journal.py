@@ -1,8 +1,8 @@
 """The journal of a run: its truth. Append-only lines `crc32 seq json`, written at once, fsynced per batch.
 
-The first line freezes the configuration and the resolved trajectory ids. A torn last line is dropped by its CRC when the
-journal is opened; any other damage is an error that names the line. Readers of a live run read the journal, never the
-database (one process owns that). The database holds a fold of it and can be rebuilt.
+The first line freezes the configuration and the resolved trajectory ids. A torn last line is dropped by its CRC when
+the journal is opened; any other damage is an error that names the line. Readers of a live run read the journal, never
+the database (one process owns that). The database holds a fold of it and can be rebuilt.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .canonical import canonical_json
-from .errors import DatabaseBusy, JournalDamaged, RunConflict
+from .errors import DatabaseBusy, JournalDamaged, RunConflict, StoreError
 
 Event = dict[str, Any]
 FILE_NAME = "journal.jsonl"
@@ -42,7 +44,7 @@ def decode_line(line: bytes, expected_sequence: int) -> Event | None:
     """The event of a line without its newline, or None when it does not verify."""
     checksum, _, body = line.partition(b" ")
     try:
-        if int(checksum, 16) != zlib.crc32(body):
+        if checksum != b"%08x" % zlib.crc32(body):
             return None
         sequence, _, text = body.partition(b" ")
         if int(sequence) != expected_sequence:
@@ -63,7 +65,7 @@ def read_journal(path: Path) -> tuple[list[Event], int]:
         line = data[good:] if end < 0 else data[good:end]
         event = decode_line(line, len(events)) if end >= 0 else None
         if event is None:
-            if end >= 0 and end + 1 < len(data):
+            if (end >= 0 and end + 1 < len(data)) or _holds_another(line, len(events) + 1):
                 raise JournalDamaged(
                     "the line does not verify",
                     place=f"{path}:{len(events) + 1}",
@@ -75,8 +77,17 @@ def read_journal(path: Path) -> tuple[list[Event], int]:
     return events, good
 
 
+def _holds_another(line: bytes, sequence: int) -> bool:
+    """Whether a bad last line ends in a sound one: then it is not torn, but has lost the newline between the two."""
+    starts = re.finditer(rb"[0-9a-f]{8} %d " % sequence, line)
+    return any(decode_line(line[match.start() :], sequence) is not None for match in starts)
+
+
 class Journal:
-    """An open journal: `events` are what was there, `append` adds. One process at a time (advisory lock)."""
+    """An open journal: `events` are what was there, `append` adds. One process at a time (advisory lock).
+
+    Threads may append: policies are asked from workers.
+    """
 
     keeps_nothing = False
 
@@ -86,6 +97,7 @@ class Journal:
         self._descriptor = descriptor
         self._next = len(events)
         self._unsynced = False
+        self._writing = threading.Lock()
 
     @classmethod
     def open(cls, folder: Path, configuration: Mapping[str, Any], trajectories: Sequence[str]) -> Journal:
@@ -94,7 +106,8 @@ class Journal:
         Raises RunConflict when the journal was made with another configuration, DatabaseBusy when another process
         holds it, JournalDamaged on any other damage.
         """
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # `mode` holds for the last folder only
+        folder.mkdir(mode=0o700, exist_ok=True)
         path = folder / FILE_NAME
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
@@ -103,9 +116,7 @@ class Journal:
             os.ftruncate(descriptor, good)
             journal = cls(path, events, descriptor)
             if not events:
-                journal.append(
-                    {"event": "config", "configuration": configuration, "trajectories": list(trajectories)}
-                )
+                journal.append({"event": "config", "configuration": configuration, "trajectories": list(trajectories)})
                 journal.sync()
             else:
                 _same(path, events[0], configuration)
@@ -121,12 +132,21 @@ class Journal:
         return list(first.get("trajectories", ()))
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Write one event at once (one `write`), without waiting for the disk."""
-        os.write(self._descriptor, encode_line(self._next, event))
-        if not self.events:
-            self.events.append(dict(event))
-        self._next += 1
-        self._unsynced = True
+        """Write one event at once (one `write`), without waiting for the disk. Raises StoreError when it is full."""
+        with self._writing:
+            self._put(encode_line(self._next, event))
+            if not self.events:
+                self.events.append(dict(event))
+            self._next += 1
+            self._unsynced = True
+
+    def _put(self, line: bytes) -> None:
+        try:
+            written = os.write(self._descriptor, line)
+        except OSError as error:
+            raise StoreError(f"the journal cannot be written: {error}", place=str(self.path)) from error
+        if written != len(line):
+            raise StoreError("the journal was not written whole", place=str(self.path), hint="is the disk full?")
 
     def sync(self) -> None:
         """Wait until everything written is on the disk; does nothing when it already is."""
@@ -189,9 +209,7 @@ def digest(events: Sequence[Mapping[str, Any]]) -> str:
     for event in events:
         if event["event"] in DIGESTED:
             kept = by_trajectory.setdefault(event["t"], [])
-            if event["event"] != "gate":
-                kept[:] = [old for old in kept if old["event"] != "gate"]
-            elif event.get("first"):
+            if event["event"] != "gate" or event.get("first"):
                 kept[:] = [old for old in kept if old["event"] != "gate"]
             kept.append(event)
     total = sha256()

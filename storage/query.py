@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Select, UnaryExpression, select
 
+from .bulk import IN_LIMIT
 from .schema import trajectories
-
-IN_LIMIT = 500
-"""Longest list of values that goes into one SQL statement."""
 
 
 @dataclass(frozen=True, slots=True)

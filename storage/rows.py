@@ -45,7 +45,7 @@ def loads(text: str | None) -> Any:
 
 def clean(text: str | None) -> str | None:
     """A plain text column's value: NUL and lone surrogates become U+FFFD."""
-    if text is None or ("\x00" not in text and _storable(text)):
+    if text is None or (_storable(text) and "\x00" not in text):
         return text
     return text.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -101,7 +101,17 @@ def _call_to_json(call: ToolCall) -> Row:
 
 def message_to_json(message: Message) -> Row:
     """All of a message; unlike `codec.message_to_dict` nothing is normalised on the way."""
-    row = {name: value for name in _MESSAGE_FIELDS if (value := getattr(message, name)) is not None}
+    row: Row = {"role": message.role}  # written out: a loop over names takes three times as long, and this is hot
+    if message.content is not None:
+        row["content"] = message.content
+    if message.reasoning is not None:
+        row["reasoning"] = message.reasoning
+    if message.tool_call_id is not None:
+        row["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        row["name"] = message.name
+    if message.requestor is not None:
+        row["requestor"] = message.requestor
     if message.tool_calls:
         row["tool_calls"] = [_call_to_json(call) for call in message.tool_calls]
     return row

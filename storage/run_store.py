@@ -12,10 +12,9 @@ from typing import Any
 from sqlalchemy import Connection, Table, select
 
 from . import schema
-from .bulk import insert, insert_new
+from .bulk import IN_LIMIT, insert, insert_new
 from .canonical import content_id
 from .errors import StoreError
-from .query import IN_LIMIT
 from .records import Node, Score
 from .rows import Row, clean, dumps, loads, node_from_row, node_row, node_score_row, number, score_from_row
 from .store import Store, chunks

@@ -109,6 +109,7 @@ def test_a_node_whose_expansion_failed_is_asked_again() -> None:
 
 def test_a_complete_node_gives_its_known_children_to_the_beam() -> None:
     tree, first = search.Tree(), search.create("best-of-n", n=1)
+    tree.spine(["recorded", "end"], 0.0)
     first.tell(tree, first.ask(tree, 1)[0].id, [Child("a")])
     tree.complete[0] = True
     assert [tree.key[ask.node] for ask in search.create("beam").ask(tree, 4)] == ["a"]

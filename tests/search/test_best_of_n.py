@@ -98,3 +98,30 @@ def test_a_short_budget_still_ends_with_finished_runs(toy: Any) -> None:
 def test_n_is_a_count(n: Any) -> None:
     with pytest.raises(UsageError, match="n must be a whole number"):
         search.create("best-of-n", n=n)
+
+
+def test_a_rollout_that_meets_a_known_state_goes_on_below_it() -> None:
+    tree, algorithm = search.Tree(), search.create("best-of-n")
+    for told, more in (([Child("a")], True), ([Child("b")], False)):
+        (ask,) = algorithm.ask(tree, 1)
+        algorithm.tell(tree, ask.id, told, more=more)
+    tree.complete[1] = True
+    (ask,) = algorithm.ask(tree, 1)
+    algorithm.tell(tree, ask.id, [Child("end", value=0.0, terminal=True)], more=True)
+    (ask,) = algorithm.ask(tree, 1)
+    assert (ask.node, algorithm.tell(tree, ask.id, [Child("a")], more=True)) == (0, [1])
+    (ask,) = algorithm.ask(tree, 1)
+    assert (tree.key[ask.node], tree.virtual) == ("b", [1, 1, 1, 0])
+    algorithm.tell(tree, ask.id, [Child("other end", value=1.0, terminal=True)], more=True)
+    assert not any(tree.virtual)
+
+
+def test_a_rollout_that_leaves_the_record_does_not_draw_the_recorded_step() -> None:
+    for seed in range(20):
+        tree = search.Tree(seed=seed)
+        tree.spine(["recorded", "end"], 1.0)
+        beam = search.create("beam", branching=2)
+        beam.tell(tree, beam.ask(tree, 1)[0].id, [Child("a")])
+        tree.leave_spine = True
+        (ask,) = search.create("best-of-n").ask(tree, 1)
+        assert tree.key[ask.node] == "a"

@@ -101,3 +101,10 @@ def test_the_package_is_pure() -> None:
         check=True,
     )
     assert process.stdout.strip() == "[]"
+
+
+def test_a_class_may_stand_for_its_name() -> None:
+    kind = type(search.create("mcts"))
+    assert search.create(kind, exploration=2.0, budget=9) == search.create("mcts", exploration=2.0)
+    with pytest.raises(UsageError, match="MCTS has no option 'explore'"):
+        search.create(kind, explore=1)

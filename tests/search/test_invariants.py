@@ -79,7 +79,8 @@ def check(tree: search.Tree) -> None:
             assert not tree.open_ids[node]
         if tree.status[node] != "open":
             assert tree.pending[node] == 0
-        assert tree.virtual[node] >= sum(tree.virtual[child] for child in children)
+        open_here = tree.pending[node] + tree.tips.count(node)
+        assert tree.virtual[node] == open_here + sum(tree.virtual[child] for child in children)
         assert tree.samples[node] >= 1
     assert tree.ended == tree.visits[0] - any(tree.spine)  # the record, always told with a value here, is one visit
 

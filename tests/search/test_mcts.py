@@ -126,14 +126,15 @@ def test_priors_steer_puct_and_missing_ones_are_uniform() -> None:
     assert max(visits([1e-12, 1e-12, 1e-12])) - min(visits([1e-12, 1e-12, 1e-12])) <= 1
 
 
-def test_ties_are_broken_by_the_seed() -> None:
+@pytest.mark.parametrize("selection", ["uct", "puct"])
+def test_ties_are_broken_by_the_seed(selection: str) -> None:
     picked = set()
     for seed in range(30):
         tree = search.Tree(seed=seed)
         beam = search.create("beam", branching=3)
         beam.tell(tree, one(beam, tree).id, [Child("a"), Child("b"), Child("c")])
         tree.complete[0] = True
-        picked.add(one(search.create("mcts"), tree).node)
+        picked.add(one(search.create("mcts", selection=selection), tree).node)
     assert picked == {1, 2, 3}
 
 
@@ -278,6 +279,15 @@ def test_the_search_branches_off_the_record_by_itself(toy: Any) -> None:
     best = tree.best()
     assert best is not None
     assert not tree.spine[best]
+
+
+def test_a_node_is_asked_by_several_at_once_only_when_nothing_else_is_left() -> None:
+    tree = search.Tree()
+    algorithm = search.create("mcts", widening_coefficient=0.0)
+    visit(tree, 0, [0.5] * 20)
+    assert [ask.node for ask in algorithm.ask(tree, 3)] == [0, 0, 0]
+    algorithm.tell(tree, 0, [Child("a", value=0.5)], more=True)
+    assert [ask.node for ask in algorithm.ask(tree, 1)] == [1]
 
 
 def test_one_node_that_is_all_there_is() -> None:

@@ -84,6 +84,17 @@ def test_best_prefers_value_then_depth_then_id_and_never_the_record() -> None:
     assert (tree.depth[same], tree.depth[better]) == (2, 2)
 
 
+def test_of_equal_ends_the_shorter_run_is_best_even_when_it_comes_later() -> None:
+    tree = search.Tree()
+    algorithm = search.create("best-of-n")
+    algorithm.tell(tree, ask_root(tree, algorithm).id, [Child("a")], more=True)
+    (ask,) = algorithm.ask(tree, 1)
+    (deep,) = algorithm.tell(tree, ask.id, [Child("end", value=0.5, terminal=True)], more=True)
+    assert tree.best() == deep
+    (shallow,) = algorithm.tell(tree, ask_root(tree, algorithm).id, [Child("b", value=0.5, terminal=True)], more=True)
+    assert tree.best() == shallow
+
+
 def test_children_of_one_key_are_merged() -> None:
     tree = search.Tree()
     algorithm = search.create("beam", branching=3)
