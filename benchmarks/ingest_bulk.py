@@ -10,7 +10,7 @@ Prints rows per CPU second of each (medians over the rounds) and `ratio` = arrow
 `ratio_with_encoding` is the same from records on: `Database.add_trajectories`, which encodes and looks for duplicates,
 against encoding plus executemany.
 
-    python benchmarks/ingest_bulk.py [--rounds 3] [--trajectories 400] [--steps 12] [--json]
+    python benchmarks/ingest_bulk.py [--rounds 3] [--trajectories 1500] [--steps 12] [--json]
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def main() -> None:
     """Run and print; exit code 1 below the target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--trajectories", type=int, default=400)
+    parser.add_argument("--trajectories", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

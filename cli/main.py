@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from ..storage.errors import TtcError
+from ..storage.errors import TtcError, UsageError
 from .failures import complain
 from .state import State, hoist
 
@@ -77,13 +77,13 @@ def _run(given: list[str], *, debug: bool) -> int:
     except Exception as error:  # noqa: BLE001 (the last line of defence: every error gets its line and its code)
         if debug:
             traceback.print_exception(error)
-        return _failed(error)
+        return _failed(error, given)
     return 0
 
 
-def _failed(error: Exception) -> int:
+def _failed(error: Exception, given: Sequence[str]) -> int:
     if isinstance(error, TtcError):
-        complain(error.line(), error.hint)
+        complain(error.line(), error.hint or (_help_hint(given) if isinstance(error, UsageError) else None))
         return error.exit_code
     if callable(said := getattr(error, "format_message", None)):  # a usage error of typer, which has no public class
         return _misused(error, str(said()))
@@ -98,6 +98,13 @@ def _misused(error: Exception, message: str) -> int:
     else:
         complain(f"error[TTC-E100]: {message}", f"{path} --help lists what it takes")
     return 2
+
+
+def _help_hint(given: Sequence[str]) -> str:
+    """Where the options of the command are listed."""
+    commands = getattr(get_command(app), "commands", {})
+    command = next((f" {item}" for item in given if item in commands), "")
+    return f"{NAME}{command} --help lists what it takes"
 
 
 def _drop_output() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Rows printed; -v prints all."""
+
+USAGE = ("TTC-E100", "TTC-E101", "TTC-E102", "TTC-E103", "TTC-E104")
+"""When every item failed with one of these, the command was wrong."""
+_RAISED = re.compile(r"error\[(TTC-E\d+)\]: ")
 
 Options = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the plugin; repeat for more.")]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID...]", help="Trajectories; a unique beginning is enough.")]
@@ -79,13 +84,16 @@ def finish(report: Mapping[str, Any]) -> int:
     if not rows:
         return 0
     first, where = rows[0]["first_divergence"], f"trajectory {rows[0]['id'][:12]}"
-    if first["expected"] is None:  # the world failed, or the tape has no answer: `got` is that error's line
-        complain(f"{first['got']} ({len(rows)} of {totals['trajectories']} runs do not reproduce)", HINTS["TTC-E401"])
+    count = f"{len(rows)} of {totals['trajectories']} runs"
+    raised = _RAISED.match(first["got"]) if first["expected"] is None else None
+    if raised is not None:  # the world failed, or the tape has no answer: `got` is that error's line
+        complain(f"{first['got']} ({count} do not reproduce)", HINTS.get(raised[1], "ttc-replay replay --help"))
     else:
         differs = f"step {first['step']}: expected {_brief(first['expected'])}, got {_brief(first['got'])}"
-        count = f"{len(rows)} of {totals['trajectories']} runs diverged, the first: {where}"
-        complain(f"error[TTC-E301]: {count}, {differs}", HINTS["TTC-E301"])
-    return 5 if totals["diverged"] else 1
+        complain(f"error[TTC-E301]: {count} diverged, the first: {where}, {differs}", HINTS["TTC-E301"])
+    if totals["diverged"]:
+        return 5
+    return 2 if raised is not None and raised[1] in USAGE and totals["failed"] == totals["trajectories"] else 1
 
 
 def _brief(text: Any) -> str:

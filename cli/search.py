@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from .replay import Ids, Options
+from .replay import USAGE, Ids, Options
 from .state import State
 
 if TYPE_CHECKING:
@@ -178,7 +178,8 @@ def exit_code(ran: Ran) -> int:
     if ran.interrupted:
         return 130
     if rows and all(row["stopped"] == "error" for row in rows):
-        return 5 if ran.all_diverged else 1
+        misused = all(failure.code in USAGE for failure in ran.failures)
+        return 5 if ran.all_diverged else 2 if misused else 1
     if rows and all(row["stopped"] == "budget" and not row["transitions"] for row in rows):
         return NOTHING_SPENT
     return 1 if ran.failures else 0

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..rewards.compose import Composed
 from ..storage.codec import score_from, score_to_dict
-from ..storage.errors import DivergedError, TtcError, UsageError
+from ..storage.errors import DivergedError, MissingExtra, TtcError
 from ..storage.records import FIDELITY_ORDER, Fidelity, Score, Step, Trajectory
 from .session import Session, StepMatch
 from .trivial import Endings, play_trivial
@@ -60,10 +60,10 @@ async def take_baseline(
 ) -> Baseline:
     """Re-execute, re-score and test for triviality. Divergence and failures are in `error`.
 
-    Raises UsageError when the world cannot work at all (a package that is not installed, a wrong option).
+    Raises MissingExtra: without its package the world works for no record.
     """
     done = await session.replay(keep=keep)
-    if isinstance(done.error, UsageError):
+    if isinstance(done.error, MissingExtra):
         raise done.error
     base = Baseline(steps=done.steps, final_state=done.final_state, truncated=not done.done)
     base.error, base.error_code = _why(session.record, done.error, done.diverged)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..storage.errors import DivergedError, ReplayError, UsageError
+from ..storage.errors import DivergedError, MissingExtra, ReplayError
 from ..storage.records import Trajectory, lowest_fidelity
 from .drive import run_inline
 from .session import EnvironmentFactory, Replay, Session
@@ -25,13 +25,13 @@ def replay_all(
 ) -> dict[str, Any]:
     """The report of `replay --json` (design.md section 7). `known`: recorded runs by task id, for tape worlds.
 
-    Raises UsageError when the world cannot work at all (a package that is not installed, a wrong option).
+    Raises MissingExtra: without its package the world works for no record.
     """
     rows, failed = [], 0
     for index, record in enumerate(records):
         session = Session(record, factory, (known or {}).get(record.task.id, {record.id: record}))
         done = drive(session.replay(tolerant=tolerant))
-        if isinstance(done.error, UsageError):
+        if isinstance(done.error, MissingExtra):
             raise done.error
         failed += done.error is not None and not isinstance(done.error, ReplayError)
         rows.append(row_of(record, done, session))

@@ -107,7 +107,10 @@ class Store:
         else:
             reads = _READS.match(sql) is not None
         if not reads:
-            raise UsageError("SQL: only one SELECT, WITH, VALUES, DESCRIBE or SHOW statement is run")
+            raise UsageError(
+                "SQL: only one SELECT, WITH, VALUES, DESCRIBE or SHOW statement is run",
+                hint="what is stored changes through ingest, search and export only",
+            )
 
     def info(self) -> Mapping[str, Any]:
         """Versions, schema, sizes in bytes and rows per table, for `doctor`."""
