@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from ..storage.errors import PluginFailed
 
@@ -13,9 +13,11 @@ Result = TypeVar("Result")
 
 async def finish(value: Awaitable[Result] | Result) -> Result:
     """Await `value` if it is awaitable, else return it as it is (no suspension)."""
+    waiting: Any = value
     if hasattr(value, "__await__"):  # inspect.isawaitable costs more than a whole step of a small world
-        return await cast(Awaitable[Result], value)
-    return value
+        waiting = await waiting
+    result: Result = waiting
+    return result
 
 
 def run_inline(coroutine: Coroutine[Any, Any, Result]) -> Result:

@@ -9,6 +9,7 @@ for free.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -144,7 +145,8 @@ class TreeSearch:
         self.recall: dict[int, Mapping[str, Any]] = {}
         self._emit = emit
         self._open: dict[int, Job] = {}
-        self._held = 0
+        self._held: deque[Job] = deque()
+        self._reserved = 0
         self._wanted: dict[int, int] = {}
         self._seeds = [seed_from(seed, record.id)]
         self._answers: dict[int, Answer] = {}
@@ -160,38 +162,35 @@ class TreeSearch:
             self._put(node, step, False)
 
     def next_jobs(self, admit: Callable[[Job], bool]) -> list[Job]:
-        """New asks, up to the width and within the budget. `admit` reserves a call; a refusal ends the tree."""
+        """New jobs, up to the width and within the budget. `admit` reserves a call; both budgets are hard.
+
+        Asks are always taken to the full width; one that does not fit is held with all after it until a commit frees
+        budget. So a run with a larger budget asks the same from the beginning, and can continue a smaller one.
+        """
+        if self.stopped is None:
+            for ask in self.algorithm.ask(self.tree, self.width - len(self._open) - len(self._held)):
+                self._held.append(self._job(ask))
         jobs: list[Job] = []
-        while self.stopped is None:
-            free = min(self.width - len(self._open), self.budget - self._reserved())
-            if free <= 0:
-                break
-            asks = self.algorithm.ask(self.tree, free)
-            if not asks:
-                break
-            for ask in asks:
-                job = self._job(ask)
-                if not admit(job):
-                    self.stopped = "budget"
-                    break
-                self._open[ask.id] = job
-                self._held += job.count
-                self._wanted[ask.node] = self._wanted.get(ask.node, 0) + job.count
-                jobs.append(job)
+        while self._held and self.stopped is None and self._fits(self._held[0], admit):
+            job = self._held.popleft()
+            self._open[job.ask.id] = job
+            self._reserved += job.count
+            jobs.append(job)
         if self.stopped is None and not self._open:
-            self.stopped = "budget" if self._reserved() >= self.budget else "exhausted"
+            self.stopped = "budget" if self._held else "exhausted"
         return jobs
 
-    def _reserved(self) -> int:
-        return self.spent + self._held
+    def _fits(self, job: Job, admit: Callable[[Job], bool]) -> bool:
+        return self.spent + self._reserved + job.count <= self.budget and admit(job)
 
     def _job(self, ask: search.Ask) -> Job:
-        count = max(1, min(ask.count, self.budget - self._reserved()))
+        count = ask.count
         first = self._asked.get(ask.node, 0)
         self._asked[ask.node] = first + count
         key = self.tree.key
         exclude = frozenset([key[child] for child in self.tree.children(ask.node)])
         skip = 0 if self.sampling else self._wanted.get(ask.node, 0)
+        self._wanted[ask.node] = self._wanted.get(ask.node, 0) + count
         path = self.tree.path(ask.node)
         steps = self._along(path)
         request = ProposalRequest(
@@ -231,7 +230,7 @@ class TreeSearch:
         if not self._open or (first := next(iter(self._open))) not in self._answers:
             return None
         job = self._open.pop(first)
-        self._held -= job.count
+        self._reserved -= job.count
         self._wanted[job.ask.node] -= job.count
         return self._commit(job, self._answers.pop(first))
 

@@ -19,7 +19,7 @@ class RewardModel(Protocol):
     """Scores trajectories (outcome) or prefixes of one (process). `process` is False when absent."""
 
     def score(self, items: Sequence[Trajectory]) -> Sequence[Score]:
-        """One score for each item, in order. An item that cannot be judged abstains; a failure is `Score(error=...)`."""
+        """One score for each item, in order. One that cannot be judged abstains; a failure is `Score(error=...)`."""
         ...
 
 

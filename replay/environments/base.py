@@ -54,5 +54,5 @@ def environment_class(environment: Any) -> EnvironmentClass:
 
 def tools_of(environment: Any) -> tuple[ToolSchema, ...]:
     """The declared tools, or none."""
-    method = getattr(environment, "tools", None)
+    method: Any = getattr(environment, "tools", None)
     return tuple(method()) if callable(method) else ()

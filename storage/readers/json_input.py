@@ -211,6 +211,7 @@ def records(stream: BinaryIO) -> Iterator[Record | Rejected]:
 
 def _records(stream: BinaryIO) -> Iterator[Record | Rejected]:
     container = container_of(stream)
+    scanner = None
     if container == "lines":
         raws = _lines(stream)
     else:
@@ -223,7 +224,7 @@ def _records(stream: BinaryIO) -> Iterator[Record | Rejected]:
             yield Record(decode(raw), line, position)
         except BadRecord as error:
             yield Rejected(error.problem(line))
-    if container == "array" and scanner.peek() is not None:
+    if scanner is not None and container == "array" and scanner.peek() is not None:
         raise BadRecord(NOT_JSON, "more text behind the end of the array", scanner.line)
 
 

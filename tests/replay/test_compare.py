@@ -173,7 +173,7 @@ def test_any_value_equals_itself_in_any_spelling(value: Any) -> None:
 @given(JSON, JSON)
 def test_json_equality_is_symmetric_and_rules_only_widen_it(left: Any, right: Any) -> None:
     texts = json.dumps(left), json.dumps(right)
-    there, back = level(*texts), level(*texts[::-1])
+    there, back = level(*texts), level(texts[1], texts[0])
     assert there == back
     config = {"unordered": True, "tolerance": 0.5, "ignore": ["x"], "rename": {"a": "b"}}
     if there[0] is not None:

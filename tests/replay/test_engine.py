@@ -97,6 +97,28 @@ def test_a_larger_budget_continues_to_the_same_tree(make_engine: Any, toy: Any) 
     assert digest_of(continued) == digest_of(direct)
 
 
+@pytest.mark.parametrize("algorithm", ["mcts", "beam", "best-of-n"])
+@pytest.mark.parametrize("from_step", [None, "auto"])
+@pytest.mark.parametrize("small", [1, 5, 17, 31])
+def test_a_smaller_budget_is_a_prefix_of_a_larger_one(
+    make_engine: Any, toy: Any, algorithm: str, from_step: Any, small: int
+) -> None:
+    """Else a continued run would answer asks from the journal that it never asked."""
+    from ttc_replay import Spec
+
+    options = {"algorithm": Spec(algorithm), "from_step": from_step}
+    records = [toy.record(1, 1, 1, 1, target=99)]
+    tells = []
+    for budget in (small, 64):
+        engine = run(make_engine(records, folder=f"b{budget}", budget=budget, **options))
+        events = read_journal(engine.journal.path)[0]
+        tells.append([event for event in events if event["event"] in ("tell", "score")])
+    assert tells[1][: len(tells[0])] == tells[0]
+    run(make_engine(records, folder=f"b{small}", budget=64, **options))
+    continued = read_journal(engine.journal.path.parent.parent / f"b{small}" / "journal.jsonl")[0]
+    assert [event for event in continued if event["event"] in ("tell", "score")] == tells[1]
+
+
 def test_the_gate_sees_gold_and_its_verdicts_do_not_steer(make_engine: Any, toy: Any) -> None:
     from ttc_replay import reward
 
