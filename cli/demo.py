@@ -96,6 +96,7 @@ def _settings() -> Settings:
         combine="min",
         accept=Spec("bookkeeping-gold"),
         algorithm=Spec("mcts"),
+        from_step="auto",
         budget=BUDGET,
     )
 

@@ -122,6 +122,7 @@ class Engine:
             finally:
                 for task in self._tasks:
                     task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
                 self.journal.sync()
         return self.groves
 
@@ -138,9 +139,9 @@ class Engine:
             if self._tasks:
                 # a running task may spawn others, so the set is changed in place
                 done, _ = await asyncio.wait(set(self._tasks), return_when=asyncio.FIRST_COMPLETED)
-                self._tasks -= done
                 for task in done:
                     task.result()
+                self._tasks -= done
             elif self._halted or not (self._ready or self._waiting):
                 return
 
@@ -247,6 +248,7 @@ class Engine:
             self._check_solved(tree)
             self._launch(tree)
         if tree.idle and tree.stopped is not None:
+            self._check_solved(tree)
             self._finish(grove)
 
     def _launch(self, tree: TreeSearch) -> None:
@@ -320,9 +322,14 @@ class Engine:
             self._progress(self.status())
 
     def _check_solved(self, tree: TreeSearch) -> None:
-        """Without a gate one leaf at `--success-at` is enough; with one, as many as the gate will look at."""
+        """Without a gate one leaf at `--success-at` is enough; with one, as many as the gate will look at.
+
+        `--from-step auto` goes on within its budget: it looks for the last step at which the run could still be saved.
+        """
         needed = self.settings.candidates if self.judge.accept is not None else 1
-        if tree.stopped is None and tree.solved_leaves(self.settings.success_at) >= needed:
+        ended = tree.stopped in ("budget", "exhausted")
+        going_on = tree.stopped is None and self.settings.from_step != "auto"
+        if (ended or going_on) and tree.solved_leaves(self.settings.success_at) >= needed:
             tree.stopped = "solved"
 
     # -- closing a tree ----------------------------------------------------------------------------------------------

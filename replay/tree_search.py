@@ -346,14 +346,15 @@ class TreeSearch:
         return lowest_fidelity([step.fidelity for n in own if (step := self.steps[n]) is not None])
 
     def leaves(self) -> list[int]:
-        """Finished searched leaves with a verdict, best guide value first, ties by depth, then by age."""
+        """Finished searched leaves with a verdict, best guide value first; of equal ones those that keep most of the
+        record, then the shallower, then the older."""
         tree = self.tree
         found = [
             node
             for node in range(1, len(tree.key))
             if tree.terminal[node] and not tree.spine[node] and not tree.imputed[node]
         ]
-        return sorted(found, key=lambda node: (-(tree.value[node] or 0.0), tree.depth[node], node))
+        return sorted(found, key=lambda n: (-(tree.value[n] or 0.0), -self.branch_step(n), tree.depth[n], n))
 
     def solved_leaves(self, success_at: float) -> int:
         """Searched leaves whose every speaking reward is at least `success_at` (in a sum one may make up for another).

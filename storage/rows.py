@@ -55,6 +55,11 @@ def number(value: float | None) -> float | None:
     return None if value is None or value != value else value
 
 
+def _number(value: float | str | None) -> float | None:
+    """The inverse of what `_finite` made of an infinity; a logarithm of 0 is one."""
+    return float(value) if isinstance(value, str) else value
+
+
 def _storable(text: str) -> bool:
     if text.isascii():
         return True
@@ -134,7 +139,7 @@ def _usage_to_json(usage: Usage | None) -> Row | None:
 
 
 def _usage_from_json(row: Mapping[str, Any] | None) -> Usage | None:
-    return None if row is None else Usage(**row)
+    return None if row is None else Usage(**{**row, "cost_usd": _number(row.get("cost_usd"))})
 
 
 def score_to_json(score: Score) -> Row:
@@ -151,7 +156,7 @@ def score_to_json(score: Score) -> Row:
 
 def score_from_json(row: Mapping[str, Any]) -> Score:
     """The inverse of `score_to_json`."""
-    return Score(row["value"], row.get("abstain", False), row.get("error"), row.get("detail", {}))
+    return Score(_number(row["value"]), row.get("abstain", False), row.get("error"), row.get("detail", {}))
 
 
 def _scores_to_text(scores: Mapping[str, Score]) -> str | None:
@@ -183,7 +188,7 @@ def step_from_json(row: Mapping[str, Any]) -> Step:
         observations=tuple(message_from_json(message) for message in row["observations"]),
         fidelity=row["fidelity"],
         usage=_usage_from_json(row["usage"]),
-        logprob=row["logprob"],
+        logprob=_number(row["logprob"]),
         scores={name: score_from_json(score) for name, score in row["scores"].items()},
     )
 

