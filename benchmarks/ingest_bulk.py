@@ -32,9 +32,10 @@ from ttc_replay.storage import schema
 from ttc_replay.storage.bulk import insert
 from ttc_replay.storage.database import Database
 from ttc_replay.storage.engines import open_engine
+from ttc_replay.storage.exact_json import Row
 from ttc_replay.storage.migrations import migrate
 from ttc_replay.storage.records import Message, Outcome, Score, Source, Step, Task, ToolCall, Trajectory
-from ttc_replay.storage.rows import Row, score_rows, step_rows, trajectory_row
+from ttc_replay.storage.rows import score_rows, step_rows, trajectory_row
 
 TARGET = 20.0
 Rows = dict[Table, list[Row]]

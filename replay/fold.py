@@ -26,7 +26,7 @@ class Archive(Protocol):
         ...
 
     def folded(self, path: str) -> int:
-        """How many events of a journal were folded."""
+        """How many bytes of a journal were folded."""
         ...
 
     def set_folded(self, path: str, sequence: int) -> None:
@@ -56,20 +56,23 @@ def fold_calls(archive: Archive) -> list[str]:
     """Take the finished calls of every journal that grew since the last fold. Returns the damaged journals' errors."""
     damaged = []
     for path in journals(runs_folder(archive.location)):
+        if path.stat().st_size == archive.folded(str(path)):
+            continue
         try:
-            events, _ = read_journal(path)
+            events, good_bytes = read_journal(path)
         except JournalDamaged as error:
             damaged.append(error.line())
             continue
-        done = archive.folded(str(path))
-        fresh = [event for event in events[done:] if event["event"] == "result" and not event.get("cached")]
-        if len(events) > done:
-            run = path.parent.name
-            archive.save_calls(
-                [{"key": e["key"], "run": run, "body": e["body"], "usage": e.get("usage")} for e in fresh]
-            )
-            archive.set_folded(str(path), len(events))
+        _save_calls(archive, path.parent.name, events)
+        archive.set_folded(str(path), good_bytes)
     return damaged
+
+
+def _save_calls(archive: Archive, run: str, events: Sequence[Mapping[str, Any]]) -> None:
+    fresh = [event for event in events if event["event"] == "result" and not event.get("cached")]
+    rows = [{"key": e["key"], "run": run, "body": e["body"], "usage": e.get("usage")} for e in fresh]
+    if rows:
+        archive.save_calls(rows)
 
 
 def fold_run(archive: Archive, engine: Engine, report: Mapping[str, Any], digest: str, status: str) -> None:

@@ -28,6 +28,7 @@ def replay_all(
     Raises MissingExtra: without its package the world works for no record.
     """
     rows, failed = [], 0
+    parts: dict[str, list[bool]] = {}
     for index, record in enumerate(records):
         session = Session(record, factory, (known or {}).get(record.task.id, {record.id: record}))
         done = drive(session.replay(tolerant=tolerant))
@@ -35,9 +36,23 @@ def replay_all(
             raise done.error
         failed += done.error is not None and not isinstance(done.error, ReplayError)
         rows.append(row_of(record, done, session))
+        for name, agreed in agreement(record, done).items():
+            parts.setdefault(name, []).append(agreed)
         if progress is not None:
             progress(index + 1, len(records))
-    return {"v": 1, "trajectories": rows, "totals": totals_of(rows, records, failed)}
+    totals = totals_of(rows, records, failed)
+    totals["parts"] = {name: {"compared": len(said), "agreed": sum(said)} for name, said in sorted(parts.items())}
+    return {"v": 1, "trajectories": rows, "totals": totals}
+
+
+def agreement(record: Trajectory, done: Replay) -> dict[str, bool]:
+    """Part by part, whether the world's verdict equals the one in the log's outcome; parts known on both sides only."""
+    recorded = record.outcome.detail if record.outcome else {}
+    return {
+        name: float(recorded[name]) == float(value)
+        for name, value in done.info.items()
+        if isinstance(value, (int, float)) and isinstance(recorded.get(name), (int, float))
+    }
 
 
 def row_of(record: Trajectory, done: Replay, session: Session) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..storage.codec import messages_from
 from ..storage.errors import DivergedError, EnvironmentFailed, TtcError, boundary
-from ..storage.records import Fidelity, Message, Score, Step, ToolSchema, Trajectory
+from ..storage.records import Fidelity, JsonObject, Message, Score, Step, ToolSchema, Trajectory
 from .compare import Match, compare, normalisers_from
 from .drive import finish
 from .environments.base import environment_class, tools_of
@@ -36,18 +36,32 @@ class StepMatch:
 
 @dataclass(slots=True)
 class Replay:
-    """A record re-executed: one match and one step (with its re-executed reward) per recorded step."""
+    """A record re-executed: one match and one step (with its re-executed reward) per recorded step.
+
+    `info` is what the world said beside its last reward (the parts of a verdict, where it has parts).
+    """
 
     matches: list[StepMatch] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     error: TtcError | None = None
     done: bool = False
     final_state: Any = None
+    info: JsonObject = field(default_factory=dict)
 
     @property
     def diverged(self) -> StepMatch | None:
         """The first step whose observation differs."""
         return next((match for match in self.matches if match.level is None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Redone:
+    """One known step executed again: with this world's reward and fidelity, how it compares, whether the world ended."""
+
+    step: Step
+    match: StepMatch
+    done: bool
+    info: JsonObject
 
 
 class Session:
@@ -101,9 +115,10 @@ class Session:
             steps = self.record.steps if upto is None else self.record.steps[:upto]
             await self._offer(keep, 0, environment)
             for step in steps:
-                played, match, result.done = await self.redo(environment, step)
+                redone = await self.redo(environment, step)
+                match, result.done, result.info = redone.match, redone.done, redone.info or result.info
                 result.matches.append(match)
-                result.steps.append(played)
+                result.steps.append(redone.step)
                 if match.level is None and not tolerant:
                     break
                 await self._offer(keep, step.index + 1, environment)
@@ -117,20 +132,18 @@ class Session:
         if keep is not None and environment_class(environment) == "forkable":
             keep(done, await fork(environment))
 
-    async def redo(self, environment: Any, step: Step) -> tuple[Step, StepMatch, bool]:
-        """Execute a known step again; its observations are compared, user replies are given as they were.
-
-        Returns the known step with this world's reward and fidelity, the match, and whether the world ended.
-        """
+    async def redo(self, environment: Any, step: Step) -> Redone:
+        """Execute a known step again; its observations are compared, user replies are given as they were."""
         fidelity = CLASS_FIDELITY[environment_class(environment)]
         result = await execute(environment, step.action, step.index)
-        got, done, rewards = list(result.observations), result.done, [result.reward]
+        got, done, rewards, info = list(result.observations), result.done, [result.reward], result.info
         for reply in step.observations:
             if reply.role == "user":
                 heard = await hear(environment, reply)
                 got.extend(heard.observations)
                 done = done or heard.done
                 rewards.append(heard.reward)
+                info = heard.info or info
         match = self._match(environment, step, got)
         ended = done or (self.user is None and not step.action.tool_calls)
         scores: dict[str, Score] = {**step.scores, **reward_scores(rewards)}
@@ -138,7 +151,7 @@ class Session:
             fidelity = "reexecuted"
         played = replace(step, fidelity=fidelity, scores=scores)
         level = StepMatch(step.index, match.level, fidelity, match.rules, match.expected, match.got)
-        return played, level, ended
+        return Redone(played, level, ended, info)
 
     def _match(self, environment: Any, step: Step, got: Sequence[Message]) -> Match:
         match = compare(step.observations, got, normalisers_from(getattr(environment, "normalise", None)))
@@ -155,7 +168,7 @@ class Session:
         """
         done, environment = start if start is not None else (0, await self.fresh())
         for step in steps[done:]:
-            _, match, _ = await self.redo(environment, step)
+            match = (await self.redo(environment, step)).match
             if match.level is None:
                 raise DivergedError(step.index, match.expected, match.got, place=f"trajectory {self.record.id[:12]}")
         return environment

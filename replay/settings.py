@@ -8,6 +8,7 @@ from typing import Any, Literal
 from ..storage.canonical import content_id
 from ..storage.records import Spec
 
+SECRET_WORDS = ("api_key", "token", "secret", "password")
 FromStep = int | Literal["auto"] | None
 
 
@@ -72,4 +73,10 @@ class Settings:
 
 
 def _spec(spec: Spec) -> dict[str, Any]:
-    return {"name": spec.name, "options": dict(spec.options)}
+    return {"name": spec.name, "options": {key: _public(key, value) for key, value in spec.options.items()}}
+
+
+def _public(key: str, value: Any) -> Any:
+    """An option as it is stored: of a secret only a hash, enough to tell that it changed."""
+    is_secret = isinstance(value, str) and any(word in key.lower() for word in SECRET_WORDS)
+    return f"[SECRET:option:{content_id(value)[:8]}]" if is_secret and not key.endswith("_env") else value

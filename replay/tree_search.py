@@ -70,13 +70,15 @@ class Grown:
 class Answer:
     """What became of one ask. `spent` counts transitions paid for; `recalled`: an earlier session journalled it.
 
-    `failures`: every error, coded; `failed`: why there is no child at all.
+    `failures`: every error, coded; `failed`: why there is no child at all; `dead`: keys of actions that the world could
+    not execute, which are not asked for again.
     """
 
     children: list[Grown] = field(default_factory=list)
     more: bool = True
     failed: str | None = None
     failures: list[str] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)
     spent: int = 0
     calls: int = 0
     usage: Usage = NO_USAGE
@@ -97,6 +99,7 @@ class Job:
     request: ProposalRequest
     path: list[int]
     steps: list[Step]
+    dead: frozenset[str] = frozenset()
 
 
 class TreeSearch:
@@ -152,6 +155,7 @@ class TreeSearch:
         self._answers: dict[int, Answer] = {}
         self._asked: dict[int, int] = {}
         self._fruitless: dict[int, int] = {}
+        self._dead: dict[int, frozenset[str]] = {}
 
     # -- growing -----------------------------------------------------------------------------------------------------
 
@@ -188,7 +192,8 @@ class TreeSearch:
         first = self._asked.get(ask.node, 0)
         self._asked[ask.node] = first + count
         key = self.tree.key
-        exclude = frozenset([key[child] for child in self.tree.children(ask.node)])
+        dead = self._dead.get(ask.node, frozenset())
+        exclude = dead.union([key[child] for child in self.tree.children(ask.node)])
         skip = 0 if self.sampling else self._wanted.get(ask.node, 0)
         self._wanted[ask.node] = self._wanted.get(ask.node, 0) + count
         path = self.tree.path(ask.node)
@@ -205,7 +210,7 @@ class TreeSearch:
             sampling={"first_sample": first},
             exclude=exclude,
         )
-        return Job(self, ask, count, skip, request, path, steps)
+        return Job(self, ask, count, skip, request, path, steps, dead)
 
     def request_seed(self, node: int, first: int) -> int:
         """hash(run seed, trajectory, node path, first sample): widening later asks for something new."""
@@ -252,6 +257,8 @@ class TreeSearch:
         if answer.calls:
             self.usage.append(answer.usage)
         self.failures.extend(answer.failures)
+        if answer.dead:
+            self._dead[ask.node] = self._dead.get(ask.node, frozenset()).union(answer.dead)
         self.grew = self.grew or not answer.recalled
         emit = None if answer.recalled else self._emit
         if emit is not None:
@@ -313,6 +320,8 @@ class TreeSearch:
             event["failed"] = answer.failed
         if answer.failures:
             event["failures"] = answer.failures
+        if answer.dead:
+            event["dead"] = answer.dead
         if answer.calls:
             event["calls"] = answer.calls
             event["usage"] = usage_to_dict(answer.usage)
@@ -451,5 +460,5 @@ def answer_from(event: Mapping[str, Any]) -> Answer:
     ]
     usage = usage_from(event.get("usage")) or Usage()
     more, failed, spent, calls = event["more"], event.get("failed"), event["spent"], event.get("calls", 0)
-    failures = list(event.get("failures", ()))
-    return Answer(children, more, failed, failures, spent, calls, usage, recalled=True)
+    failures, dead = list(event.get("failures", ())), list(event.get("dead", ()))
+    return Answer(children, more, failed, failures, dead, spent, calls, usage, recalled=True)

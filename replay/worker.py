@@ -85,14 +85,15 @@ class Worker:
             said = coded(reply.error)
             return Answer(failed=said, failures=[said], more=True)
         proposals = reply.proposals[job.skip : job.skip + job.count]
-        children = merged(proposals, reply.key)
+        children = [pair for pair in merged(proposals, reply.key) if pair[0].key not in job.dead]
         fresh = [(child, proposal) for child, proposal in children if child.key not in job.request.exclude]
-        failures = []
+        failures, dead = [], []
         for child, proposal in fresh:
             try:
                 await self._grow(child, proposal, job, worlds)
             except TtcError as error:
                 failures.append(coded(error))
+                dead.append(child.key)
         grown = [child for child, _ in children if child.step is not None or child.key in job.request.exclude]
         self._score(job, [child for child in grown if child.step is not None])
         more = self.sampling or len(proposals) >= job.count
@@ -101,6 +102,7 @@ class Worker:
             more=more,
             failed="; ".join(failures) if failures and not grown else None,
             failures=failures,
+            dead=dead,
             spent=len(fresh),
             calls=0 if reply.key is None else 1,
             usage=reply.usage,

@@ -15,9 +15,10 @@ from sqlalchemy import Connection, distinct, func, select
 from . import schema
 from .bulk import IN_LIMIT, existing, insert, insert_new
 from .errors import UnknownId
+from .exact_json import clean
 from .query import EVERYTHING, Query, keys_statement, where_statement
 from .records import Step, Trajectory
-from .rows import clean, score_rows, step_from_row, step_rows, trajectory_from_row, trajectory_row
+from .rows import score_rows, step_from_row, step_rows, trajectory_from_row, trajectory_row
 from .run_store import RunStore
 from .store import chunks, open_store
 

@@ -67,7 +67,7 @@ def private_files() -> Iterator[None]:
 @contextmanager
 def all_threads(driver: Any) -> Iterator[None]:
     """DuckDB uses the machine's cores (at most 8: each wants memory) inside."""
-    driver.execute(f"SET threads = {min(len(os.sched_getaffinity(0)), _MOST_THREADS)}")
+    driver.execute(f"SET threads = {min(os.cpu_count() or 1, _MOST_THREADS)}")
     try:
         yield
     finally:

@@ -15,8 +15,9 @@ from . import schema
 from .bulk import IN_LIMIT, insert, insert_new
 from .canonical import content_id
 from .errors import StoreError
+from .exact_json import Row, clean, dumps, loads, number
 from .records import Node, Score
-from .rows import Row, clean, dumps, loads, node_from_row, node_row, node_score_row, number, score_from_row
+from .rows import node_from_row, node_row, node_score_row, score_from_row
 from .store import Store, chunks
 
 _JSON_COLUMNS = frozenset({"configuration", "report", "detail", "body", "result"})

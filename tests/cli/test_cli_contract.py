@@ -82,7 +82,7 @@ def test_dry_run_spends_nothing_and_knows_the_name(cli: Any, toys: Path, search_
     report = cli(*search_toys, "--dry-run", "--json").document
     assert keys(report) == {"v", "run", "trajectories", "transitions_at_most"}
     assert report["run"] == "toy"
-    assert (len(report["trajectories"]), report["transitions_at_most"]) == (3, 120)
+    assert (len(report["trajectories"]), report["transitions_at_most"]) == (3, 450)
     assert toys.read_bytes() == before
     assert not Path(f"{toys}.runs").exists()
 
@@ -176,7 +176,7 @@ def test_every_kind_of_plugin_may_be_named_by_its_place(cli: Any, toys: Path, pl
     numbers.write_text("1\n2\n")
     assert cli("ingest", numbers, "--format", plugin("Lines"), "--json").document["totals"]["trajectories"] == 2
     command = ("search", "--dataset", "toys", "--env", plugin("Counter"), "--policy", plugin("Digits"))
-    command += ("--reward", "ttc_replay.rewards.environment:environment=2", "--name", "wide")
+    command += ("--reward", "ttc_replay.rewards.environment:environment=2", "--budget", "150", "--name", "wide")
     report = cli(*command, "--algorithm", plugin("Widest"), "--algorithm-opt", "wideness=3", "--json").document
     assert report["algorithm"] == plugin("Widest")
     assert report["totals"]["improved"] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, Engine, inspect, select
 from ttc_replay.storage import schema
 from ttc_replay.storage.database import Database
 from ttc_replay.storage.engines import open_engine
-from ttc_replay.storage.errors import SchemaTooNew, StoreError, UsageError
+from ttc_replay.storage.errors import SchemaTooNew, StoreError
 from ttc_replay.storage.migrations import MIGRATIONS, migrate, version
 
 
@@ -126,16 +127,35 @@ def test_a_newer_schema_is_refused_by_name_and_the_file_stays_usable(tmp_path: P
     again.close()
 
 
+def with_storage_version(data: bytes, number: int) -> bytes:
+    """A DuckDB file's bytes with another storage version in its first header, whose checksum comes before it."""
+    header = bytearray(data[8:4096])
+    at = header.index(b"DUCK") + 4
+    header[at : at + 8] = struct.pack("<Q", number)
+    checksum = 5381
+    for (word,) in struct.iter_unpack("<Q", header):
+        checksum ^= word * 0xBF58476D1CE4E5B9 & (2**64 - 1)
+    return struct.pack("<Q", checksum) + bytes(header) + data[4096:]
+
+
 def test_a_newer_file_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "archive.duckdb"
     Database.open(str(path)).close()
-    data = bytearray(path.read_bytes())
-    at = data.index(b"DUCK") + 4  # the storage version is the number behind the magic bytes
-    data[at : at + 8] = (9999).to_bytes(8, "little")
-    path.write_bytes(data)
-    with pytest.raises((SchemaTooNew, UsageError, StoreError)) as caught:
+    path.write_bytes(with_storage_version(path.read_bytes(), 9999))
+    with pytest.raises(SchemaTooNew, match="newer DuckDB") as caught:
         Database.open(str(path))
     assert caught.value.place == str(path)
+
+
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "archive.duckdb"
+    Database.open(str(path)).close()
+    data = bytearray(path.read_bytes())
+    data[100:108] = b"nonsense"
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match="cannot be opened") as caught:
+        Database.open(str(path))
+    assert (caught.value.error_code, caught.value.place) == ("TTC-E200", str(path))
 
 
 def test_a_foreign_database_with_our_table_names_is_left_alone(tmp_path: Path) -> None:
