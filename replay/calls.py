@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..storage.canonical import content_id
-from ..storage.codec import message_to_dict, messages_to_dicts, proposal_from, usage_from, usage_to_dict
+from ..storage.codec import messages_to_dicts, proposal_from, usage_from, usage_to_dict
 from ..storage.errors import PolicyFailed, TtcError, boundary
+from ..storage.exact_json import message_from_json, message_to_json
 from ..storage.records import Proposal, ProposalRequest, Spec, Usage
 from .drive import finish
 
@@ -111,7 +112,7 @@ class Caller:
 
     def _known(self, key: str) -> Reply:
         event = self._results[key]
-        proposals = [proposal_from(item) for item in event["body"]]
+        proposals = [proposal_from_dict(item) for item in event["body"]]
         return Reply(proposals, key, usage_from(event.get("usage")) or Usage())
 
     async def _ask(self, requests: Sequence[ProposalRequest], keys: Sequence[str | None]) -> list[Reply]:
@@ -145,8 +146,8 @@ def add_usage(items: Sequence[Usage]) -> Usage:
 
 
 def proposal_to_dict(proposal: Proposal) -> dict[str, Any]:
-    """What the journal keeps of a proposal."""
-    row: dict[str, Any] = {"action": message_to_dict(proposal.action)}
+    """What the journal keeps of a proposal: all of it, exactly."""
+    row: dict[str, Any] = {"action": message_to_json(proposal.action)}
     if proposal.logprob is not None:
         row["logprob"] = proposal.logprob
     if proposal.usage is not None:
@@ -156,3 +157,15 @@ def proposal_to_dict(proposal: Proposal) -> dict[str, Any]:
     if proposal.source is not None:
         row["source"] = list(proposal.source)
     return row
+
+
+def proposal_from_dict(row: Mapping[str, Any]) -> Proposal:
+    """The inverse of `proposal_to_dict`."""
+    source = row.get("source")
+    return Proposal(
+        message_from_json(row["action"]),
+        row.get("logprob"),
+        usage_from(row.get("usage")),
+        row.get("finish_reason"),
+        (source[0], source[1]) if source is not None else None,
+    )

@@ -5,10 +5,12 @@ The same function serves the record (baseline) and the search, so that replayed 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..storage.canonical import plain
 from ..storage.codec import result_from
 from ..storage.errors import EnvironmentFailed, boundary
 from ..storage.records import (
@@ -25,6 +27,8 @@ from ..storage.records import (
 from .drive import finish
 from .environments.base import environment_class, tools_of
 from .environments.users import User
+
+_encode = json.JSONEncoder(allow_nan=False, default=plain).encode
 
 CLASS_FIDELITY: dict[str, Fidelity] = {
     "forkable": "snapshot",
@@ -91,12 +95,16 @@ async def hear(environment: Any, reply: Message) -> StepResult:
 
 
 async def state_of(environment: Any) -> Any:
-    """`state()` of a world that has it, else None."""
+    """`state()` of a world that has it, as plain JSON, else None. Raises EnvironmentFailed, also when it is not JSON.
+
+    A copy, so that what a reward sees is what the journal keeps, whatever the world does next.
+    """
     method = getattr(environment, "state", None)
     if method is None:
         return None
     with boundary(EnvironmentFailed, f"{type(environment).__name__}.state"):
-        return await finish(method())
+        state = await finish(method())
+        return None if state is None else json.loads(_encode(state))
 
 
 async def play(

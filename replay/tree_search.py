@@ -21,11 +21,10 @@ from ..storage.codec import (
     action_key,
     score_from,
     score_to_dict,
-    step_from,
-    step_to_dict,
     usage_from,
     usage_to_dict,
 )
+from ..storage.exact_json import step_from_json, step_to_json
 from ..storage.records import (
     Fidelity,
     Message,
@@ -427,7 +426,7 @@ def child_to_dict(child: Grown) -> dict[str, Any]:
     row: dict[str, Any] = {"key": child.key, "prior": child.prior, "samples": child.samples}
     if child.step is None:
         return row
-    row["step"] = step_to_dict(child.step)
+    row["step"] = step_to_json(child.step)
     row["value"] = child.value
     if child.terminal:
         row["terminal"], row["truncated"], row["final_state"] = True, child.truncated, child.final_state
@@ -447,7 +446,7 @@ def answer_from(event: Mapping[str, Any]) -> Answer:
             key=row["key"],
             prior=row["prior"],
             samples=row["samples"],
-            step=step_from(row["step"]) if "step" in row else None,
+            step=step_from_json(row["step"]) if "step" in row else None,
             terminal=row.get("terminal", False),
             truncated=row.get("truncated", False),
             value=row.get("value"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..rewards.compose import Composed
 from ..storage.codec import action_key
-from ..storage.errors import TtcError
+from ..storage.errors import PolicyFailed, TtcError, boundary
 from ..storage.records import Proposal, Step, Trajectory
 from .calls import Reply
 from .environments.base import environment_class
@@ -84,8 +84,13 @@ class Worker:
         if reply.error is not None:
             said = coded(reply.error)
             return Answer(failed=said, failures=[said], more=True)
+        paid = 0 if reply.key is None else 1
         proposals = reply.proposals[job.skip : job.skip + job.count]
-        children = [pair for pair in merged(proposals, reply.key) if pair[0].key not in job.dead]
+        try:
+            with boundary(PolicyFailed, "the policy proposed what is not JSON"):
+                children = [pair for pair in merged(proposals, reply.key) if pair[0].key not in job.dead]
+        except PolicyFailed as error:
+            return Answer(failed=coded(error), failures=[coded(error)], calls=paid, usage=reply.usage)
         fresh = [(child, proposal) for child, proposal in children if child.key not in job.request.exclude]
         failures, dead = [], []
         for child, proposal in fresh:
@@ -104,7 +109,7 @@ class Worker:
             failures=failures,
             dead=dead,
             spent=len(fresh),
-            calls=0 if reply.key is None else 1,
+            calls=paid,
             usage=reply.usage,
         )
 

@@ -22,7 +22,7 @@ def seed_from(*parts: Any) -> int:
     return int(content_id(*parts)[:16], 16) >> 1
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Mappings, tuples and sets of records are plain JSON; anything else is the caller's mistake."""
     if hasattr(value, "keys"):
         return dict(value)
@@ -32,4 +32,4 @@ def _plain(value: Any) -> Any:
 
 
 # one encoder for all: building it costs more than encoding a small value
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=_plain)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=plain)

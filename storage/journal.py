@@ -18,13 +18,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from .canonical import canonical_json
-from .errors import DatabaseBusy, JournalDamaged, RunConflict, StoreError
+from .canonical import canonical_json, plain
+from .errors import DatabaseBusy, JournalDamaged, PluginFailed, RunConflict, StoreError
 
 Event = dict[str, Any]
 FILE_NAME = "journal.jsonl"
 DIGESTED = ("tell", "score", "gate")
 """Events that the digest covers; `t` in an event is the trajectory's position in the frozen list."""
+
+
+# made once: building an encoder costs more than encoding an event
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=plain).encode
 
 
 def runs_folder(location: str) -> Path:
@@ -35,8 +39,13 @@ def runs_folder(location: str) -> Path:
 
 
 def encode_line(sequence: int, event: Mapping[str, Any]) -> bytes:
-    """One journal line. Raises ValueError on NaN, TypeError on what is not JSON."""
-    body = f"{sequence} {json.dumps(event, separators=(',', ':'), allow_nan=False)}".encode("ascii")
+    """One journal line. Raises PluginFailed on what is not JSON (NaN, too): only plugins can have brought it."""
+    try:
+        text = _encode(event)
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = event.get("event", "event")
+        raise PluginFailed(f"a plugin returned what is not JSON ({kind}): {error}") from error
+    body = f"{sequence} {text}".encode("ascii")
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
