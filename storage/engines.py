@@ -19,6 +19,8 @@ from typing import Any
 
 import duckdb
 import sqlalchemy
+import sqlalchemy.event
+import sqlalchemy.exc
 from duckdb_sqlalchemy import ConnectionWrapper
 from sqlalchemy.pool import QueuePool
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, UnaryExpression, select
 
@@ -36,7 +37,7 @@ def where_statement(where: str) -> str:
     return f"SELECT id FROM v_trajectories WHERE (\n{where}\n)"  # noqa: S608 (run as one read-only statement)
 
 
-def keys_statement(selection: Query, dialect: str) -> Select[tuple[str, int, int]]:
+def keys_statement(selection: Query, dialect: str) -> Select[Any, Any, Any]:
     """Select id, number and steps in stable order; `where` and long lists are left to `allowed`."""
     table = trajectories.c
     conditions: list[ColumnElement[bool]] = []

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 import pyarrow  # type: ignore[import-untyped]
-import sqlalchemy
+import sqlalchemy.exc
 from sqlalchemy import Connection, func, select
 
 from .engines import Opened, all_threads, open_engine, private_files

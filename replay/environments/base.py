@@ -54,5 +54,6 @@ def environment_class(environment: Any) -> EnvironmentClass:
 
 def tools_of(environment: Any) -> tuple[ToolSchema, ...]:
     """The declared tools, or none."""
-    method: Any = getattr(environment, "tools", None)
-    return tuple(method()) if callable(method) else ()
+    method = getattr(environment, "tools", None)
+    declared: Any = method() if method is not None else ()
+    return tuple(declared)

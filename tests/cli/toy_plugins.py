@@ -108,6 +108,9 @@ class Metered:
         self.log = Path(log)
         self.seconds = seconds
 
+    def identity(self) -> dict[str, str]:
+        return {"policy": "metered toy"}  # where it logs its calls is no part of what it answers
+
     def estimate(self, request: ProposalRequest) -> Usage:
         return Usage(100, 10, None, 0.01)
 

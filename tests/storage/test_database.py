@@ -117,6 +117,7 @@ def start_writer(path: str) -> subprocess.Popen[str]:
 def test_after_sigkill_the_file_holds_the_acknowledged_batches_whole(path: str, acknowledged: int) -> None:
     with start_writer(path) as writer:
         assert writer.stdout is not None
+        last = -1
         for _ in range(acknowledged):
             last = int(writer.stdout.readline())
         writer.send_signal(signal.SIGKILL)

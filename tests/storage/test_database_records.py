@@ -119,7 +119,7 @@ trajectory_records = st.builds(
     fidelity=fidelities,
     source=st.none() | sources,
 )
-many = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 @many

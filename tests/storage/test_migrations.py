@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -80,11 +81,15 @@ KINDS = {
 }
 
 
+def cursor_of(connection: Connection, view: str) -> Any:
+    return connection.exec_driver_sql(f"SELECT * FROM {view}").cursor
+
+
 def test_the_stable_view_has_exactly_its_columns(engine: Engine) -> None:
     migrate(engine)
     with engine.connect() as connection:
         columns = [
-            [column[0] for column in connection.exec_driver_sql(f"SELECT * FROM {view}").cursor.description]
+            [column[0] for column in cursor_of(connection, view).description]
             for view in schema.VIEWS
         ]
     assert columns[0] == [
