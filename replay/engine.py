@@ -127,11 +127,12 @@ class Engine:
         return self.groves
 
     async def _loop(self) -> None:
+        inline = self._mode == "inline" and bool(getattr(self.plugins.policy, "inline", False))
         while True:
             self._open_trees()
             while self._ready and not self._halted and self._flying < self.settings.concurrency:
                 batch = self._take()
-                if self._inline:
+                if inline:
                     await self._work(batch)
                     await asyncio.sleep(0)
                 else:
@@ -148,10 +149,6 @@ class Engine:
     @property
     def _halted(self) -> bool:
         return self.interrupted or self.error is not None
-
-    @property
-    def _inline(self) -> bool:
-        return self._mode == "inline" and bool(getattr(self.plugins.policy, "inline", False))
 
     def stop(self) -> None:
         """Finish what is in flight and stop; the same command resumes."""

@@ -56,7 +56,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Redone:
-    """One known step executed again: with this world's reward and fidelity, how it compares, whether the world ended."""
+    """A known step executed again: with this world's reward and fidelity, how it compares, whether the world ended."""
 
     step: Step
     match: StepMatch

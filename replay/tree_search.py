@@ -16,6 +16,7 @@ from hashlib import blake2b
 from typing import Any
 
 from .. import search
+from ..search.tree import mix
 from ..storage.canonical import seed_from
 from ..storage.codec import (
     action_key,
@@ -213,7 +214,7 @@ class TreeSearch:
 
     def request_seed(self, node: int, first: int) -> int:
         """hash(run seed, trajectory, node path, first sample): widening later asks for something new."""
-        return short_hash(f"{self._seeds[node]}:{first}")
+        return mix(self._seeds[node], first) >> 1
 
     @property
     def idle(self) -> bool:
@@ -272,14 +273,15 @@ class TreeSearch:
         return grown
 
     def _more(self, node: int, answer: Answer) -> bool:
-        if answer.recalled or not answer.more or answer.failed:
+        """Whether the node may have more children; counted for recalled answers, too, whose verdict is final."""
+        if not answer.more or answer.failed:
             return answer.more
         for child in answer.children:
             if self.tree.find(node, child.key) is None:
                 self._fruitless[node] = 0
                 return True
         self._fruitless[node] = self._fruitless.get(node, 0) + 1
-        return self._fruitless[node] < FRUITLESS_TELLS
+        return answer.recalled or self._fruitless[node] < FRUITLESS_TELLS
 
     def _put(self, node: int, step: Step, truncated: bool) -> None:
         if node != len(self.steps):
@@ -287,7 +289,7 @@ class TreeSearch:
         self.steps.append(step)
         self.truncated.append(truncated)
         tree = self.tree
-        self._seeds.append(short_hash(f"{self._seeds[tree.parent[node]]}:{tree.key[node]}"))
+        self._seeds.append(mix(self._seeds[tree.parent[node]], key_hash(tree.key[node])))
 
     def _settle(self, node: int, child: Grown, emit: Emit | None) -> None:
         if child.call_key is not None:
@@ -370,9 +372,10 @@ class TreeSearch:
         Looks only at nodes that are new since the last call.
         """
         for node in range(self._looked_at, len(self.steps)):
+            if not self.tree.terminal[node] or self.tree.spine[node]:
+                continue
             parts = [score for name, score in self.scores.get(node, {}).items() if name != "guide"]
-            if self.tree.terminal[node] and not self.tree.spine[node] and _all_at(parts, success_at):
-                self._solved += 1
+            self._solved += _all_at(parts, success_at)
         self._looked_at = len(self.steps)
         return self._solved
 
@@ -406,9 +409,9 @@ class TreeSearch:
         )
 
 
-def short_hash(text: str) -> int:
-    """63 bits of BLAKE2b: cheap, and equal on every platform."""
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1
+def key_hash(key: str) -> int:
+    """64 bits of BLAKE2b: equal on every platform."""
+    return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
 def _all_at(parts: Sequence[Score], success_at: float) -> bool:

@@ -88,30 +88,31 @@ class Worker:
         proposals = reply.proposals[job.skip : job.skip + job.count]
         try:
             with boundary(PolicyFailed, "the policy proposed what is not JSON"):
-                children = [pair for pair in merged(proposals, reply.key) if pair[0].key not in job.dead]
+                pairs = merged(proposals, reply.key)
         except PolicyFailed as error:
             return Answer(failed=coded(error), failures=[coded(error)], calls=paid, usage=reply.usage)
-        fresh = [(child, proposal) for child, proposal in children if child.key not in job.request.exclude]
-        failures, dead = [], []
-        for child, proposal in fresh:
-            try:
-                await self._grow(child, proposal, job, worlds)
-            except TtcError as error:
-                failures.append(coded(error))
-                dead.append(child.key)
-        grown = [child for child, _ in children if child.step is not None or child.key in job.request.exclude]
-        self._score(job, [child for child in grown if child.step is not None])
         more = self.sampling or len(proposals) >= job.count
-        return Answer(
-            children=grown,
-            more=more,
-            failed="; ".join(failures) if failures and not grown else None,
-            failures=failures,
-            dead=dead,
-            spent=len(fresh),
-            calls=paid,
-            usage=reply.usage,
-        )
+        answer = Answer(more=more, calls=paid, usage=reply.usage)
+        for child, proposal in pairs:
+            if child.key not in job.request.exclude:
+                await self._pay(answer, child, proposal, job, worlds)
+            elif child.key not in job.dead:
+                answer.children.append(child)
+        self._score(job, answer.children)
+        if answer.failures and not answer.children:
+            answer.failed = "; ".join(answer.failures)
+        return answer
+
+    async def _pay(self, answer: Answer, child: Grown, proposal: Proposal, job: Job, worlds: Worlds) -> None:
+        """One transition; a world that fails is data."""
+        answer.spent += 1
+        try:
+            await self._grow(child, proposal, job, worlds)
+        except TtcError as error:
+            answer.failures.append(coded(error))
+            answer.dead.append(child.key)
+        else:
+            answer.children.append(child)
 
     async def _grow(self, child: Grown, proposal: Proposal, job: Job, worlds: Worlds) -> None:
         environment = await worlds.at(job.path, job.steps)
@@ -129,7 +130,7 @@ class Worker:
             child.environment = environment
 
     def _score(self, job: Job, children: list[Grown]) -> None:
-        judged = [child for child in children if child.terminal or self.process]
+        judged = [child for child in children if child.step is not None and (child.terminal or self.process)]
         if not judged:
             return
         items = [prefix(job.tree, [*job.steps, child.step], child) for child in judged if child.step is not None]

@@ -243,7 +243,13 @@ def run(block: Block, folder: Path) -> None:
     environment = {**os.environ, "PATH": path}
     environment.pop("TTC_DB", None)
     done = subprocess.run(
-        [*command, block.code], cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+        [*command, block.code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
     )
     assert done.returncode == 0, f"{block.code}\n{done.stdout}\n{done.stderr}"
 

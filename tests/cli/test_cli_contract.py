@@ -16,26 +16,32 @@ from typing import Any
 
 import pytest
 
-Keys = set[str]
-
-TRAJECTORY_COLUMNS = ["id", "dataset", "format", "task_id", "trial", "agent", "model", "steps", "outcome", "parent_id", "branch_step", "run", "fidelity", "source_path", "source_line"]
-SEARCH_ROW = set(
-    ["id", "branch_step", "observed", "baseline", "best", "counterfactual_id", "novel", "trivial", "fidelity", "transitions", "calls", "tokens", "cost_usd", "stopped"]
-)
-SEARCH_TOTALS = set(
-    ["trajectories", "improved", "novel", "trivial", "transitions", "calls", "repeated_calls", "tokens", "cost_usd", "seconds", "mean_observed", "mean_baseline", "mean_best", "gate"]
-)
-INGEST_TOTALS = set(
-    ["trajectories", "steps", "messages", "assistant_turns", "tool_calls", "tool_results", "rewards", "duplicates", "skipped", "rejected_files"]
-)
-REPLAY_TOTALS = set(["trajectories", "steps", "matched", "diverged", "failed", "levels", "compared", "agreed"])
+TRAJECTORY_COLUMNS = """
+    id dataset format task_id trial agent model steps outcome parent_id branch_step run fidelity source_path source_line
+"""
+SEARCH_ROW = """
+    id branch_step observed baseline best counterfactual_id novel trivial fidelity transitions calls tokens cost_usd
+    stopped
+"""
+SEARCH_TOTALS = """
+    trajectories improved novel trivial transitions calls repeated_calls tokens cost_usd seconds mean_observed
+    mean_baseline mean_best gate
+"""
+INGEST_TOTALS = """
+    trajectories steps messages assistant_turns tool_calls tool_results rewards duplicates skipped rejected_files
+"""
+REPLAY_TOTALS = "trajectories steps matched diverged failed levels compared agreed parts"
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 """What no output may hold, whatever the logs hold: everything that steers a terminal."""
 EVIL = "\x1b[31mred\x1b[0m \x9b2J\x1b]0;title\x07 \x08\x7f bell\x07 end"
 
 
-def keys(value: dict[str, Any]) -> Keys:
+def keys(value: dict[str, Any]) -> set[str]:
     return set(value)
+
+
+def words(text: str) -> set[str]:
+    return set(text.split())
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
@@ -47,7 +53,7 @@ def test_ingest_keys(cli: Any, record: Any, write_logs: Any, tmp_path: Path) -> 
     report = done.document
     assert keys(report) == {"v", "files", "ignored", "totals"}
     assert report["v"] == 1
-    assert keys(report["totals"]) == INGEST_TOTALS
+    assert keys(report["totals"]) == words(INGEST_TOTALS)
     (file,) = report["files"]
     assert keys(file) == {"path", "format", "accepted", "duplicates", "skipped", "rejected", "problems"}
     assert (file["accepted"], file["duplicates"], file["skipped"], file["rejected"]) == (1, 1, 1, False)
@@ -58,15 +64,15 @@ def test_ingest_keys(cli: Any, record: Any, write_logs: Any, tmp_path: Path) -> 
 def test_search_keys_and_empty_selection(cli: Any, toys: Path, search_toys: Any) -> None:
     report = cli(*search_toys, "--json").document
     assert keys(report) == {"v", "run", "algorithm", "judge", "trajectories", "totals"}
-    assert [keys(row) for row in report["trajectories"]] == [SEARCH_ROW] * 3
-    assert keys(report["totals"]) == SEARCH_TOTALS
+    assert [keys(row) for row in report["trajectories"]] == [words(SEARCH_ROW)] * 3
+    assert keys(report["totals"]) == words(SEARCH_TOTALS)
     assert keys(report["totals"]["gate"]) == {"accepted", "refused"}
     assert {row["stopped"] for row in report["trajectories"]} <= {"budget", "solved", "exhausted", "error"}
     assert report["totals"]["improved"] == 2
     empty = cli(*search_toys[:-1], "other", "--where", "steps > 99", "--json")
     assert empty.code == 0
     assert keys(empty.document) == keys(report)
-    assert keys(empty.document["totals"]) == SEARCH_TOTALS
+    assert keys(empty.document["totals"]) == words(SEARCH_TOTALS)
     assert empty.document["trajectories"] == []
     assert "nothing selected" in empty.err
 
@@ -86,7 +92,7 @@ def test_replay_keys(cli: Any, books: Path) -> None:
     assert keys(report) == {"v", "trajectories", "totals"}
     wanted = {"id", "steps", "matched", "level", "fidelity", "first_divergence", "baseline"}
     assert [keys(row) for row in report["trajectories"]] == [wanted] * 12
-    assert keys(report["totals"]) == REPLAY_TOTALS
+    assert keys(report["totals"]) == words(REPLAY_TOTALS)
     assert report["totals"]["matched"] == report["totals"]["steps"] > 0
     assert {row["fidelity"] for row in report["trajectories"]} == {"reexecuted"}
 
@@ -101,7 +107,7 @@ def searched(cli: Any, toys: Path, search_toys: Any) -> dict[str, Any]:
 def test_rows_of_ls_show_tree_diff_sql(cli: Any, searched: dict[str, Any]) -> None:
     listed = cli("ls", "--json").document
     assert keys(listed) == {"v", "rows"}
-    assert [list(row) for row in listed["rows"]] == [TRAJECTORY_COLUMNS] * 5
+    assert [list(row) for row in listed["rows"]] == [TRAJECTORY_COLUMNS.split()] * 5
     by_sql = cli("sql", "select * from v_trajectories order by source_path, source_line, id", "--json").document
     assert by_sql == listed
     for kind, view in (("runs", "v_runs"), ("datasets", None), ("plugins", None)):
@@ -141,9 +147,9 @@ def test_demo_keys(cli: Any, tmp_path: Path) -> None:
     assert done.code == 0
     assert done.err == ""
     assert keys(report) == {"v", "out", "ingest", "replay", "search", "interval", "export", "seconds"}
-    assert keys(report["ingest"]) == INGEST_TOTALS
-    assert keys(report["replay"]) == REPLAY_TOTALS
-    assert keys(report["search"]) == SEARCH_TOTALS
+    assert keys(report["ingest"]) == words(INGEST_TOTALS)
+    assert keys(report["replay"]) == words(REPLAY_TOTALS)
+    assert keys(report["search"]) == words(SEARCH_TOTALS)
     assert report["ingest"]["trajectories"] >= 60
     low, high = report["interval"]
     assert 0 < low <= high <= 1
@@ -169,7 +175,7 @@ def test_every_kind_of_plugin_may_be_named_by_its_place(cli: Any, toys: Path, pl
     numbers = tmp_path / "numbers.txt"
     numbers.write_text("1\n2\n")
     assert cli("ingest", numbers, "--format", plugin("Lines"), "--json").document["totals"]["trajectories"] == 2
-    command = ("search", "--dataset", "toys", "--env", plugin("Counter"), "--policy", plugin("Digits"))
+    command: tuple[str, ...] = ("search", "--dataset", "toys", "--env", plugin("Counter"), "--policy", plugin("Digits"))
     command += ("--reward", "ttc_replay.rewards.environment:environment=2", "--budget", "150", "--name", "wide")
     report = cli(*command, "--algorithm", plugin("Widest"), "--algorithm-opt", "wideness=3", "--json").document
     assert report["algorithm"] == plugin("Widest")
