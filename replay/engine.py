@@ -102,6 +102,7 @@ class Engine:
         self._tells: dict[int, dict[int, Mapping[str, Any]]] = {}
         self._gates: dict[int, dict[int, Mapping[str, Any]]] = {}
         self._last_gates: dict[int, list[int]] = {}
+        self._noted: dict[int, dict[int, list[str]]] = {}
         self._synced = self._started = time.monotonic()
         self._pool: ThreadPoolExecutor | None = None
         self._mode = "thread"
@@ -221,6 +222,7 @@ class Engine:
         )
         tree.prompt, tree.tools = grove.session.prompt, grove.session.tools()[0]
         tree.recall = self._tells.get(grove.position, {})
+        tree.noted = self._noted.get(grove.position, {})
         tree.start(base.steps[tree.root_step :], base.value)
         grove.tree = tree
         self._launch(tree)
@@ -418,6 +420,8 @@ class Engine:
                 self._gates.setdefault(event["t"], {})[event["node"]] = event
                 before = [] if event["first"] else self._last_gates.get(event["t"], [])
                 self._last_gates[event["t"]] = [*before, event["node"]]
+            elif kind in ("score", "prune"):
+                self._noted.setdefault(event["t"], {}).setdefault(event["node"], []).append(kind)
             else:
                 self.caller.recall(event)
 

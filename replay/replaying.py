@@ -34,7 +34,7 @@ def replay_all(
         done = drive(session.replay(tolerant=tolerant))
         if isinstance(done.error, MissingExtra):
             raise done.error
-        failed += done.error is not None and not isinstance(done.error, ReplayError)
+        failed += done.error is not None and done.diverged is None and not isinstance(done.error, ReplayError)
         rows.append(row_of(record, done, session))
         for name, agreed in agreement(record, done).items():
             parts.setdefault(name, []).append(agreed)

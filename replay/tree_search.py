@@ -3,14 +3,14 @@
 `start` tells the recorded spine; `next_jobs` turns asks into jobs; `deliver` takes an answer, `commit_next` commits
 answers strictly in ask order, one at a time, so that the tree does not depend on timing (design.md section 4). What is
 committed is handed to `emit` as journal events; `recall` holds the tells of an earlier session, which answer their asks
-for free.
+for free, and `noted` the kinds of events that the journal has by node.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
@@ -146,6 +146,7 @@ class TreeSearch:
         self._solved = 0
         self._looked_at = 1
         self.recall: dict[int, Mapping[str, Any]] = {}
+        self.noted: Mapping[int, Collection[str]] = {}
         self._emit = emit
         self._open: dict[int, Job] = {}
         self._held: deque[Job] = deque()
@@ -260,14 +261,13 @@ class TreeSearch:
         if answer.dead:
             self._dead[ask.node] = self._dead.get(ask.node, frozenset()).union(answer.dead)
         self.grew = self.grew or not answer.recalled
-        emit = None if answer.recalled else self._emit
-        if emit is not None:
-            emit(self._tell_event(job, answer, more, nodes))
+        if self._emit is not None and not answer.recalled:
+            self._emit(self._tell_event(job, answer, more, nodes))
         grown = []
         for node, child in zip(nodes, answer.children, strict=True):
             if node >= known and child.step is not None and node >= len(self.steps):
                 self._put(node, child.step, child.truncated)
-                self._settle(node, child, emit)
+                self._settle(node, child)
                 if child.environment is not None:
                     grown.append((node, child.environment))
         return grown
@@ -291,19 +291,22 @@ class TreeSearch:
         tree = self.tree
         self._seeds.append(mix(self._seeds[tree.parent[node]], key_hash(tree.key[node])))
 
-    def _settle(self, node: int, child: Grown, emit: Emit | None) -> None:
+    def _settle(self, node: int, child: Grown) -> None:
+        """Keep what is known of a new node. Its events follow its tell in the journal, unless they are there already:
+        a kill may have come between a tell and them."""
         if child.call_key is not None:
             self.call_keys[node] = child.call_key
         if child.terminal:
             self.finals[node] = child.final_state
         if child.scores:
             self.scores[node] = child.scores
+        emit, noted = self._emit, self.noted.get(node, ())
         if emit is None:
             return
-        if child.scores:
+        if child.scores and "score" not in noted:
             scores = {name: score_to_dict(score) for name, score in child.scores.items()}
             emit({"event": "score", "t": self.position, "node": node, "scores": scores})
-        if self.tree.status[node] == "pruned":
+        if self.tree.status[node] == "pruned" and "prune" not in noted:
             emit({"event": "prune", "t": self.position, "node": node, "reason": self.tree.reason[node]})
 
     def _tell_event(self, job: Job, answer: Answer, more: bool, nodes: Sequence[int]) -> dict[str, Any]:
