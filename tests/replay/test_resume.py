@@ -76,7 +76,7 @@ def test_a_run_resumes_from_every_line(make_engine: Any, toy: Any, what: str) ->
     first, _ = run("parts")
     path = first.journal.path
     lines = path.read_bytes().splitlines(keepends=True)
-    for kept in range(1, len(lines)):
+    for kept in range(1, len(lines), 3 if metered else 1):
         torn = lines[kept][: len(lines[kept]) * (kept % 3) // 3]
         path.write_bytes(b"".join(lines[:kept]) + torn)
         again, policy = run("parts")
