@@ -119,7 +119,6 @@ def _frozen(journal: Journal, records: Sequence[Trajectory], archive: Any) -> li
 async def _interruptible(engine: Engine) -> None:
     loop = asyncio.get_running_loop()
 
-
     def stop(number: int) -> None:
         """The first signal lets calls in flight end; the next one ends the process as usual."""
         engine.stop()

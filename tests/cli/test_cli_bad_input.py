@@ -193,6 +193,7 @@ def test_an_ambiguous_prefix_names_the_candidates(cli: Any, toys: Path, record: 
     from ttc_replay.storage.canonical import content_id
 
     seen: dict[str, dict[str, Any]] = {}
+    item, start = record(1, 1), ""
     for number in range(5000):
         item = {**record(1, 1), "note": number}
         start = content_id("openai-chat", item)[:4]

@@ -20,7 +20,7 @@ from ttc_replay.storage.database import Database
 from ttc_replay.storage.journal import digest, read_journal
 
 KILLS = 6
-JOURNAL_PARTS = (0.0, 0.1, 0.5, 0.97)
+JOURNAL_PARTS = (0.0, 0.3, 0.97)
 """Kills when the journal has reached these parts of its final size."""
 
 

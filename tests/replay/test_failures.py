@@ -36,7 +36,7 @@ def test_an_action_that_the_world_cannot_execute_does_not_keep_others_out(
     make_engine: Any, toy: Any, width: int
 ) -> None:
     """The policy would propose 13 first at each recorded state; it is tried once there, then comes the other one."""
-    ones = ["call:add({\"by\":1})"] * 4
+    ones = ['call:add({"by":1})'] * 4
     recorded = {" > ".join(ones[:done]): [toy.add(13), toy.add(3)] for done in range(4)}
     policy = ScriptedPolicy(recorded, default=[toy.add(3), toy.add(1)])
     engine = make_engine([toy.record(1, 1, 1, 1, target=12)], policy=policy, budget=400, width=width)

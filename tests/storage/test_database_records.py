@@ -119,7 +119,9 @@ trajectory_records = st.builds(
     fidelity=fidelities,
     source=st.none() | sources,
 )
-many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+many = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 
 
 @many

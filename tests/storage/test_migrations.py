@@ -88,10 +88,7 @@ def cursor_of(connection: Connection, view: str) -> Any:
 def test_the_stable_view_has_exactly_its_columns(engine: Engine) -> None:
     migrate(engine)
     with engine.connect() as connection:
-        columns = [
-            [column[0] for column in cursor_of(connection, view).description]
-            for view in schema.VIEWS
-        ]
+        columns = [[column[0] for column in cursor_of(connection, view).description] for view in schema.VIEWS]
     assert columns[0] == [
         *("id", "dataset", "format", "task_id", "trial", "agent", "model", "steps", "outcome", "parent_id"),
         *("branch_step", "run", "fidelity", "source_path", "source_line"),
