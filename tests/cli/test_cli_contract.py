@@ -9,12 +9,15 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ttc_replay.cli.render import progress_text
 
 TRAJECTORY_COLUMNS = """
     id dataset format task_id trial agent model steps outcome parent_id branch_step run fidelity source_path source_line
@@ -251,6 +254,43 @@ def test_a_pipe_gets_plain_text_and_may_close(spawn: Any, toys: Path, search_toy
         closed = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
         os.close(writer)
         assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_a_terminal_gets_colour_and_a_progress_bar(toys: Path, plugin: Any, search_toys: Any) -> None:
+    slow = [plugin("Slow") if item == plugin("Counter") else item for item in search_toys]
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "ttc_replay", "--db", str(toys), *slow]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"}) as process:
+        os.close(theirs)
+        seen = b""
+        while chunk := read_some(ours):
+            seen += chunk
+    os.close(ours)
+    assert process.returncode == 0, seen
+    text = seen.decode()
+    assert "\x1b[1m" in text, "bold"
+    assert re.search(r"search.*\d/3.*\d+ transitions, \d improved", text), "the bar with its spend"
+    assert "of 3 non-trivial runs improved" in text
+
+
+def read_some(descriptor: int) -> bytes:
+    """What a terminal gave, nothing at its end (which is an error on Linux)."""
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ({"done": 3, "total": None}, "3 done"),
+        ({"done": 0, "total": 4}, "0/4"),
+        ({"done": 1, "total": 4}, "1/4, about 6 s left"),
+    ],
+)
+def test_progress_in_a_pipe(status: dict[str, Any], said: str) -> None:
+    assert progress_text(status, 2.0) == said
 
 
 @pytest.fixture
