@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from .. import search
@@ -104,6 +105,7 @@ class Engine:
         self._last_gates: dict[int, list[int]] = {}
         self._noted: dict[int, dict[int, list[str]]] = {}
         self._synced = self._started = time.monotonic()
+        self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._pool: ThreadPoolExecutor | None = None
         self._mode = "thread"
 

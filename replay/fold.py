@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from ..storage.errors import JournalDamaged
@@ -31,6 +32,10 @@ class Archive(Protocol):
 
     def set_folded(self, path: str, sequence: int) -> None:
         """Remember that."""
+        ...
+
+    def run(self, run: str) -> Mapping[str, Any] | None:
+        """The stored run."""
         ...
 
     def save_run(self, run: str, configuration: Mapping[str, Any], **columns: Any) -> None:
@@ -76,7 +81,10 @@ def _save_calls(archive: Archive, run: str, events: Sequence[Mapping[str, Any]])
 
 
 def fold_run(archive: Archive, engine: Engine, report: Mapping[str, Any], digest: str, status: str) -> None:
-    """Write the run, its results, trees and counterfactuals; what an earlier session of the run wrote is replaced."""
+    """Write the run, its results, trees and counterfactuals; what an earlier session of the run wrote is replaced.
+
+    `started_at` is that of the first session, `ended_at` that of this one.
+    """
     settings, run = engine.settings, engine.run_name
     for grove in engine.groves:
         if grove.tree is not None and grove.finished:
@@ -93,6 +101,8 @@ def fold_run(archive: Archive, engine: Engine, report: Mapping[str, Any], digest
         digest=digest,
         report=report,
         seed=settings.seed,
+        started_at=(archive.run(run) or {}).get("started_at") or engine.started_at,
+        ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     fold_calls(archive)
 
