@@ -34,6 +34,8 @@ from .trivial import Endings
 from .worker import Worker, Worlds
 
 Result = TypeVar("Result")
+INLINE_BATCHES = 16
+"""Batches of an inline policy and world between two looks at signals and other tasks."""
 SYNC_SECONDS = 0.2
 """How often the journal of an unmetered policy waits for the disk; a metered one does after each batch."""
 
@@ -131,13 +133,16 @@ class Engine:
 
     async def _loop(self) -> None:
         inline = self._mode == "inline" and bool(getattr(self.plugins.policy, "inline", False))
+        worked = 0
         while True:
             self._open_trees()
             while self._ready and not self._halted and self._flying < self.settings.concurrency:
                 batch = self._take()
                 if inline:
                     await self._work(batch)
-                    await asyncio.sleep(0)
+                    worked += 1
+                    if worked % INLINE_BATCHES == 0:
+                        await asyncio.sleep(0)
                 else:
                     self._spawn(self._work(batch))
             if self._tasks:

@@ -22,7 +22,7 @@ from .tree_search import Answer, Grown, Job, TreeSearch, prior_of
 class Worlds:
     """The live worlds of one tree, by node, least recently used first out. Evicted ones are re-executed when needed."""
 
-    def __init__(self, session: Session, limit: int = 256):
+    def __init__(self, session: Session, limit: int = 1024):
         self.session = session
         self._limit = limit
         self._live: OrderedDict[int, Any] = OrderedDict()
