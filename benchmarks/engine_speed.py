@@ -88,7 +88,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rates: dict[tuple[str, str], list[float]] = {}
     for number in range(arguments.rounds):
-        for algorithm in ("mcts", "best-of-n"):
+        for algorithm in ("beam", "mcts", "best-of-n"):
             ids = [record.id for record in records(arguments.trees)]
             rate = one(arguments.trees, arguments.budget, MemoryJournal(ids), algorithm)
             rates.setdefault((algorithm, "in memory"), []).append(rate)

@@ -10,7 +10,7 @@ from typing import Any
 from ..rewards.compose import Composed
 from ..storage.codec import action_key
 from ..storage.errors import PolicyFailed, TtcError, boundary
-from ..storage.records import Proposal, Step, Trajectory
+from ..storage.records import Message, Proposal, Step, Trajectory
 from .calls import Reply
 from .environments.base import environment_class
 from .failures import coded
@@ -78,6 +78,7 @@ class Worker:
         self.guide = guide
         self.sampling = sampling
         self.process = guide.process
+        self._keys = Keys()
 
     async def answer(self, job: Job, reply: Reply, worlds: Worlds) -> Answer:
         """The answer to one ask. Failures of the policy's plugin, the world or a reward are data in it."""
@@ -88,7 +89,7 @@ class Worker:
         proposals = reply.proposals[job.skip : job.skip + job.count]
         try:
             with boundary(PolicyFailed, "the policy proposed what is not JSON"):
-                pairs = merged(proposals, reply.key)
+                pairs = merged(proposals, reply.key, self._keys)
         except PolicyFailed as error:
             return Answer(failed=coded(error), failures=[coded(error)], calls=paid, usage=reply.usage)
         more = self.sampling or len(proposals) >= job.count
@@ -154,11 +155,34 @@ def prefix(tree: TreeSearch, steps: Sequence[Step], child: Grown) -> Trajectory:
     )
 
 
-def merged(proposals: Sequence[Proposal], call_key: str | None) -> list[tuple[Grown, Proposal]]:
+class Keys:
+    """Action keys of messages that policies propose again and again (a corpus, a script), remembered by identity.
+
+    A remembered message is held, so its id stays its own; the memory is emptied when it is full.
+    """
+
+    LIMIT = 4096
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Message, str]] = {}
+
+    def of(self, action: Message) -> str:
+        """`action_key(action)`."""
+        known = self._known.get(id(action))
+        if known is not None:
+            return known[1]
+        key = action_key(action)
+        if len(self._known) >= self.LIMIT:
+            self._known = {}
+        self._known[id(action)] = (action, key)
+        return key
+
+
+def merged(proposals: Sequence[Proposal], call_key: str | None, keys: Keys) -> list[tuple[Grown, Proposal]]:
     """Children by action key, in the order of first sight: duplicates are merged before they are paid for."""
     by_key: dict[str, tuple[Grown, Proposal]] = {}
     for proposal in proposals:
-        key = action_key(proposal.action)
+        key = keys.of(proposal.action)
         if key in by_key:
             by_key[key][0].samples += 1
         else:
