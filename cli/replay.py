@@ -116,9 +116,10 @@ def show_replay(console: Console, report: Mapping[str, Any], most: int | None) -
             console.print(f"{'':12} got {clean(first['got'], 200)}")
     totals = report["totals"]
     levels = ", ".join(f"{count} {level}" for level, count in totals["levels"].items() if count)
+    parts = "".join(f", {name} {part['agreed']} of {part['compared']}" for name, part in totals["parts"].items())
     console.print(
         f"{totals['trajectories']} runs: {totals['matched']} of {totals['steps']} steps reproduce"
         f"{f' (weakest level per run: {levels})' if levels else ''}, "
         f"{totals['diverged']} diverged, {totals['failed']} failed; "
-        f"recomputed outcome equals the recorded one in {totals['agreed']} of {totals['compared']}"
+        f"recomputed outcome equals the recorded one in {totals['agreed']} of {totals['compared']}{parts}"
     )
