@@ -27,7 +27,7 @@ from .calls import Caller, Lookup, Reply
 from .drive import is_async, run_inline
 from .gate import Verdict, judge_tree
 from .purse import Purse
-from .session import EnvironmentFactory, Session
+from .session import EnvironmentFactory, Session, close
 from .settings import Settings
 from .tree_search import Answer, Job, TreeSearch
 from .trivial import Endings
@@ -176,7 +176,8 @@ class Engine:
 
     def _open_trees(self) -> None:
         """Keep enough trees open to fill the workers; trees are opened in order."""
-        live = sum(grove.tree is not None and not grove.finished for grove in self.groves)
+        finished = sum(grove.finished for grove in self.groves)
+        live = len(self.groves) - len(self._waiting) - finished
         while self._waiting and not self._halted and live < max(4, self.settings.concurrency):
             live += 1
             self._spawn(self._open(self._waiting.popleft()))
@@ -226,6 +227,7 @@ class Engine:
             max_steps=settings.max_depth or max(1, 2 * len(record.steps)),
             sampling=self.caller.sampling,
             emit=None if self.journal.keeps_nothing else self._emit,
+            settle=self._settle,
         )
         tree.prompt, tree.tools = grove.session.prompt, grove.session.tools()[0]
         tree.recall = self._tells.get(grove.position, {})
@@ -250,7 +252,8 @@ class Engine:
             return
         while (grown := tree.commit_next()) is not None:
             for node, world in grown:
-                grove.worlds.keep(node, world)
+                for fallen in grove.worlds.keep(node, world):
+                    self._spawn(self._off(close(fallen)))
             self._check_solved(tree)
             self._launch(tree)
         if tree.idle and tree.stopped is not None:
@@ -266,7 +269,6 @@ class Engine:
             if answer is None:
                 self._ready.append(job)
             else:
-                self._settle(job, answer)
                 tree.deliver(job.ask.id, answer)
 
     def _next_jobs(self, tree: TreeSearch) -> list[Job]:
@@ -281,6 +283,7 @@ class Engine:
         )
 
     def _settle(self, job: Job, answer: Answer) -> None:
+        """Called at commit, in ask order: what a run may still spend must not depend on which answer came first."""
         if self.caller.metered:
             self.purse.settle(job.tree.position, job.ask.id, answer.calls, answer.usage)
 
@@ -321,7 +324,6 @@ class Engine:
             self.error = self.error or answer
             job.tree.stopped = grove.stopped = "error"
             return
-        self._settle(job, answer)
         job.tree.deliver(job.ask.id, answer)
         self._pump(grove)
         if self._progress is not None:
@@ -448,6 +450,4 @@ class Engine:
 
 async def _look(session: Session) -> None:
     """Open one world to learn its tools and prompt (a resumed tree has not opened any yet)."""
-    from .session import close
-
     await close(await session.fresh())

@@ -118,6 +118,7 @@ class TreeSearch:
         max_steps: int,
         sampling: bool,
         emit: Emit | None,
+        settle: Callable[[Job, Answer], None] = lambda job, answer: None,
     ):
         self.record = record
         self.position = position
@@ -148,6 +149,7 @@ class TreeSearch:
         self.recall: dict[int, Mapping[str, Any]] = {}
         self.noted: Mapping[int, Collection[str]] = {}
         self._emit = emit
+        self._settled = settle
         self._open: dict[int, Job] = {}
         self._held: deque[Job] = deque()
         self._reserved = 0
@@ -253,6 +255,7 @@ class TreeSearch:
             for child in answer.children
         ]
         nodes = self.algorithm.tell(self.tree, ask.id, children, more=more, failed=answer.failed)
+        self._settled(job, answer)
         self.spent += answer.spent
         self.calls += answer.calls
         if answer.calls:

@@ -118,7 +118,11 @@ class Worker:
     async def _grow(self, child: Grown, proposal: Proposal, job: Job, worlds: Worlds) -> None:
         environment = await worlds.at(job.path, job.steps)
         index = len(job.steps)
-        done = await play(environment, proposal, index, job.request.messages, worlds.session.user)
+        try:
+            done = await play(environment, proposal, index, job.request.messages, worlds.session.user)
+        except TtcError:
+            await close(environment)
+            raise
         terminal = done.terminal or index + 1 >= job.tree.max_steps
         child.step, child.terminal = done.step, terminal
         child.truncated = done.truncated or (terminal and not done.terminal)

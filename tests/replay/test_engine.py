@@ -119,6 +119,45 @@ def test_a_smaller_budget_is_a_prefix_of_a_larger_one(
     assert [event for event in continued if event["event"] in ("tell", "score")] == tells[1]
 
 
+def test_a_paid_budget_gives_the_same_tree_at_any_concurrency(make_engine: Any, toy: Any) -> None:
+    """Reservations are settled in ask order; answers come back in any order."""
+    import random
+    import time
+
+    from ttc_replay.replay.settings import Limits
+    from ttc_replay.storage.records import Usage
+
+    class Paid(toy.Digits):  # type: ignore[misc]
+        metered, inline, batched, sampling = True, False, False, False
+
+        def estimate(self, request: Any) -> Any:
+            return Usage(prompt_tokens=10)
+
+        def propose(self, requests: Any) -> Any:
+            time.sleep(random.uniform(0, 0.004))
+            from dataclasses import replace
+
+            answers = super().propose(requests)
+            return [
+                [replace(p, usage=Usage(prompt_tokens=3)) if not i else p for i, p in enumerate(a)] for a in answers
+            ]
+
+    digests = set()
+    for workers in (1, 3, 8):
+        engine = make_engine(
+            [toy.record(1, 1, 1, 1, target=99)],
+            policy=Paid(),
+            folder=f"w{workers}",
+            concurrency=workers,
+            budget=500,
+            limits=Limits(tokens=70),
+        )
+        run(engine)
+        assert engine.groves[0].tree.calls * 3 <= 70
+        digests.add(digest_of(engine))
+    assert len(digests) == 1
+
+
 def test_the_gate_sees_gold_and_its_verdicts_do_not_steer(make_engine: Any, toy: Any) -> None:
     from ttc_replay import reward
 
