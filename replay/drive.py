@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ..storage.errors import PluginFailed
 
 Result = TypeVar("Result")
+COLLECT_EVERY = 50_000
+"""New objects between two searches for reference cycles while trees grow (Python's default is 700)."""
 
 
 async def finish(value: Awaitable[Result] | Result) -> Result:
@@ -37,3 +41,15 @@ def run_inline(coroutine: Coroutine[Any, Any, Result]) -> Result:
 def is_async(plugin: Any, *methods: str) -> bool:
     """Whether any of the methods is declared `async def`."""
     return any(inspect.iscoroutinefunction(getattr(plugin, name, None)) for name in methods)
+
+
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Search for reference cycles seldom: a tree makes many objects that stay and hardly any cycle, and looking at all
+    of them again and again takes 6 % of a search in memory. Memory is freed by reference counts as always."""
+    before = gc.get_threshold()
+    gc.set_threshold(max(before[0], COLLECT_EVERY) if before[0] else 0, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

@@ -22,14 +22,15 @@ from ..search.branching import AutoBranch
 from ..storage.errors import EnvironmentFailed, ProviderError, TtcError, UsageError, boundary
 from ..storage.journal import Journal, MemoryJournal
 from ..storage.records import ProposalRequest, Trajectory
+from .answers import Answer, Job
 from .baseline import Baseline, Judge, baseline_event, baseline_from, take_baseline
 from .calls import Caller, Lookup, Reply
-from .drive import is_async, run_inline
+from .drive import is_async, rare_collections, run_inline
 from .gate import Verdict, judge_tree
 from .purse import Purse
 from .session import EnvironmentFactory, Session, close
 from .settings import Settings
-from .tree_search import Answer, Job, TreeSearch
+from .tree_search import TreeSearch
 from .trivial import Endings
 from .worker import Worker, Worlds
 
@@ -121,7 +122,7 @@ class Engine:
         """Search every trajectory. Raises nothing for a failing item; `error` holds what stopped the whole run."""
         self._recall(self.journal.events)
         self._mode = self._world_mode()
-        with ThreadPoolExecutor(self.settings.concurrency) as self._pool:
+        with ThreadPoolExecutor(self.settings.concurrency) as self._pool, rare_collections():
             try:
                 await self._loop()
             finally:
@@ -226,8 +227,9 @@ class Engine:
             budget=settings.budget,
             max_steps=settings.max_depth or max(1, 2 * len(record.steps)),
             sampling=self.caller.sampling,
+            success_at=settings.success_at,
             emit=None if self.journal.keeps_nothing else self._emit,
-            settle=self._settle,
+            settle=self._settle if self.caller.metered else None,
         )
         tree.prompt, tree.tools = grove.session.prompt, grove.session.tools()[0]
         tree.recall = self._tells.get(grove.position, {})
@@ -269,23 +271,20 @@ class Engine:
             if answer is None:
                 self._ready.append(job)
             else:
-                tree.deliver(job.ask.id, answer)
+                job.answer = answer
 
     def _next_jobs(self, tree: TreeSearch) -> list[Job]:
         seconds = self.settings.limits.seconds
         if seconds is not None and time.monotonic() - self._started > seconds and tree.stopped is None:
             tree.stopped = "budget"
-        return tree.next_jobs(self._admit)
+        return tree.next_jobs(self._admit if self.caller.metered else None)
 
     def _admit(self, job: Job) -> bool:
-        return not self.caller.metered or self.purse.reserve(
-            job.tree.position, job.ask.id, self.caller.estimate(job.request)
-        )
+        return self.purse.reserve(job.tree.position, job.ask.id, self.caller.estimate(job.request))
 
     def _settle(self, job: Job, answer: Answer) -> None:
         """Called at commit, in ask order: what a run may still spend must not depend on which answer came first."""
-        if self.caller.metered:
-            self.purse.settle(job.tree.position, job.ask.id, answer.calls, answer.usage)
+        self.purse.settle(job.tree.position, job.ask.id, answer.calls, answer.usage)
 
     async def _work(self, jobs: Sequence[Job]) -> None:
         try:
@@ -324,7 +323,7 @@ class Engine:
             self.error = self.error or answer
             job.tree.stopped = grove.stopped = "error"
             return
-        job.tree.deliver(job.ask.id, answer)
+        job.answer = answer
         self._pump(grove)
         if self._progress is not None:
             self._progress(self.status())
@@ -337,7 +336,7 @@ class Engine:
         needed = self.settings.candidates if self.judge.accept is not None else 1
         ended = tree.stopped in ("budget", "exhausted")
         going_on = tree.stopped is None and self.settings.from_step != "auto"
-        if (ended or going_on) and tree.solved_leaves(self.settings.success_at) >= needed:
+        if (ended or going_on) and tree.solved >= needed:
             tree.stopped = "solved"
 
     # -- closing a tree ----------------------------------------------------------------------------------------------

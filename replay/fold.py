@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ..storage.errors import JournalDamaged
 from ..storage.journal import journals, read_journal, runs_folder
+from ..storage.kill_points import kill_point
 from ..storage.records import Node, Score, Trajectory
 from .engine import Engine
 from .report import ROW_KEYS, row_of
@@ -68,7 +69,9 @@ def fold_calls(archive: Archive) -> list[str]:
         except JournalDamaged as error:
             damaged.append(error.line())
             continue
+        kill_point("fold.calls")
         _save_calls(archive, path.parent.name, events)
+        kill_point("fold.bookmark")
         archive.set_folded(str(path), good_bytes)
     return damaged
 
@@ -86,12 +89,17 @@ def fold_run(archive: Archive, engine: Engine, report: Mapping[str, Any], digest
     `started_at` is that of the first session, `ended_at` that of this one.
     """
     settings, run = engine.settings, engine.run_name
+    kill_point("fold.begin")
     for grove in engine.groves:
         if grove.tree is not None and grove.finished:
+            kill_point("fold.trees")
             archive.save_nodes(run, grove.record.id, grove.tree.rows(run), grove.tree.scores)
     found = [grove.verdict.counterfactual for grove in engine.groves]
+    kill_point("fold.found")
     archive.replace_trajectories([item for item in found if item is not None])
+    kill_point("fold.results")
     archive.save_results(run, [_stored(row_of(grove), grove.position) for grove in engine.groves if grove.finished])
+    kill_point("fold.run")
     archive.save_run(
         run,
         settings.configuration(),
@@ -105,6 +113,7 @@ def fold_run(archive: Archive, engine: Engine, report: Mapping[str, Any], digest
         ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     fold_calls(archive)
+    kill_point("fold.done")
 
 
 def _stored(row: Mapping[str, Any], position: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..storage.codec import messages_from
-from ..storage.errors import DivergedError, EnvironmentFailed, TtcError, boundary
+from ..storage.errors import DivergedError, EnvironmentFailed, TtcError, boundary, classified
 from ..storage.records import Fidelity, JsonObject, Message, Score, Step, ToolSchema, Trajectory
 from .compare import Match, compare, normalisers_from
 from .drive import finish
@@ -176,8 +176,11 @@ class Session:
 
 async def fork(environment: Any) -> Any:
     """An independent copy of a forkable world. Raises EnvironmentFailed."""
-    with boundary(EnvironmentFailed, "environment.fork"):
-        return await finish(environment.fork())
+    try:
+        copy = environment.fork()
+        return await copy if hasattr(copy, "__await__") else copy
+    except Exception as cause:
+        raise classified(cause, EnvironmentFailed, "environment.fork") from cause
 
 
 async def close(environment: Any) -> None:

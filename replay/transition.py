@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..storage.canonical import plain
 from ..storage.codec import result_from
-from ..storage.errors import EnvironmentFailed, boundary
+from ..storage.errors import EnvironmentFailed, boundary, classified
 from ..storage.records import (
     Fidelity,
-    JsonObject,
     Message,
     Proposal,
     Score,
@@ -37,19 +35,6 @@ CLASS_FIDELITY: dict[str, Fidelity] = {
 }
 
 
-@dataclass(slots=True)
-class Transition:
-    """What one action did. `terminal` runs are over; `truncated` ones were cut (no user left, or `--max-depth`)."""
-
-    step: Step
-    terminal: bool
-    truncated: bool = False
-    state_key: str | None = None
-    environment: Any = None
-    final_state: Any = None
-    info: JsonObject = field(default_factory=dict)
-
-
 async def execute(environment: Any, action: Message, index: int) -> StepResult:
     """Let the environment execute one action.
 
@@ -57,14 +42,16 @@ async def execute(environment: Any, action: Message, index: int) -> StepResult:
     the agent. Any other exception is EnvironmentFailed.
     """
     try:
-        with boundary(EnvironmentFailed, "environment.step"):
-            return result_from(await finish(environment.step(action)))
-    except EnvironmentFailed as failed:
-        refused = refusals(action, tools_of(environment))
-        if not refused:
-            failed.place = f"{type(environment).__name__}, step {index}"
-            raise
-        return StepResult(refused)
+        result = environment.step(action)
+        if type(result) is not StepResult:  # the house's own type is not awaitable
+            result = await finish(result)
+        return result_from(result)
+    except Exception as cause:
+        place = f"{type(environment).__name__}, step {index}"
+        failed = classified(cause, EnvironmentFailed, "environment.step", place=place)
+        if isinstance(failed, EnvironmentFailed) and (refused := refusals(action, tools_of(environment))):
+            return StepResult(refused)
+        raise failed from cause
 
 
 def refusals(action: Message, tools: Sequence[ToolSchema]) -> list[Message]:
@@ -113,44 +100,39 @@ async def play(
     index: int,
     context: Sequence[Message],
     user: User | None,
-) -> Transition:
+) -> tuple[Step, bool, bool]:
     """Execute `proposal` in a live environment that stands before step `index`; `context` is the conversation so far.
 
-    An action without calls that the world does not answer goes to the user; a world without a user ends on it; a user
-    with nothing left to say truncates the run. Raises EnvironmentFailed.
+    Returns the step, whether the run is over, and whether it was cut (then it is over, too). An action without calls
+    that the world does not answer goes to the user; a world without a user ends on it; a user with nothing left to say
+    truncates the run. Raises EnvironmentFailed.
     """
     action = proposal.action
     result = await execute(environment, action, index)
-    observations, done, rewards = list(result.observations), result.done, [result.reward]
+    observations, done, truncated = tuple(result.observations), result.done, False
     fidelity = CLASS_FIDELITY[environment_class(environment)]
-    truncated = False
-    if not done and not action.tool_calls and not observations:
+    given = result.reward
+    if not done and not observations and not action.tool_calls:
         if user is None:
             done = True
         elif (reply := user.reply([*context, action], proposal.source)) is None:
             done = truncated = True
         else:
-            observations.append(reply)
-            fidelity = "recorded"
+            observations, fidelity = (reply,), "recorded"
             heard = await hear(environment, reply)
-            done = heard.done
-            rewards.append(heard.reward)
-    step = Step(
-        index=index,
-        action=action,
-        observations=tuple(observations),
-        fidelity=fidelity,
-        usage=proposal.usage,
-        logprob=proposal.logprob,
-        scores=reward_scores(rewards),
-    )
-    return Transition(step, done, truncated, state_key(environment), environment, info=result.info)
+            done, given = heard.done, _sum(given, heard.reward)
+    scores = {} if given is None else {"environment": Score(float(given))}
+    step = Step(index, action, observations, fidelity, proposal.usage, proposal.logprob, scores)
+    return step, done, truncated
+
+
+def _sum(first: float | None, second: float | None) -> float | None:
+    known = [value for value in (first, second) if value is not None]
+    return float(sum(known)) if known else None
 
 
 def reward_scores(rewards: Sequence[float | None]) -> dict[str, Score]:
     """The step's own reward as the score `environment`; {} when the world gave none."""
-    if rewards == [None] or rewards == [None, None]:  # nearly every step of nearly every world
-        return {}
     given = [value for value in rewards if value is not None]
     return {"environment": Score(float(sum(given)))} if given else {}
 

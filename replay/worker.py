@@ -5,18 +5,20 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..rewards.compose import Composed
 from ..storage.codec import action_key
-from ..storage.errors import PolicyFailed, TtcError, boundary
+from ..storage.errors import PolicyFailed, TtcError, classified
 from ..storage.records import Message, Proposal, Step, Trajectory
+from .answers import Answer, Grown, Job, prior_of
 from .calls import Reply
 from .environments.base import environment_class
 from .failures import coded
 from .session import Session, close, fork
-from .transition import play, state_of
-from .tree_search import Answer, Grown, Job, TreeSearch, prior_of
+from .transition import play, state_key, state_of
+from .tree_search import TreeSearch
 
 
 class Worlds:
@@ -40,14 +42,15 @@ class Worlds:
                 return []
             return [self._live.popitem(last=False)[1] for _ in range(len(self._live) - self._limit)]
 
-    async def at(self, path: Sequence[int], steps: Sequence[Step]) -> Any:
-        """A world of the caller's own that stands at the last node of `path`, whose actions are `steps` from step 0.
+    async def at(self, job: Job) -> Any:
+        """A world of the caller's own that stands at the node that `job` asks at.
 
         The nearest live ancestor is forked (or taken, where worlds cannot fork and it is the node itself), the rest is
         re-executed and compared. Raises DivergedError, EnvironmentFailed.
         """
-        if self._forkable and (here := self._take(path[-1], own=True)) is not None:
+        if self._forkable and (here := self._take(job.ask.node, own=True)) is not None:
             return await fork(here)
+        path, steps = job.path, job.steps
         for above in range(len(path)):
             found = self._take(path[-1 - above], own=above == 0)
             if found is not None:
@@ -85,15 +88,14 @@ class Worker:
         if reply.error is not None:
             said = coded(reply.error)
             return Answer(failed=said, failures=[said], more=True)
-        paid = 0 if reply.key is None else 1
         proposals = reply.proposals[job.skip : job.skip + job.count]
+        answer = Answer(more=self.sampling or len(proposals) >= job.count, usage=reply.usage)
+        answer.calls = 0 if reply.key is None else 1
         try:
-            with boundary(PolicyFailed, "the policy proposed what is not JSON"):
-                pairs = merged(proposals, reply.key, self._keys)
+            pairs = merged(proposals, reply.key, self._keys)
         except PolicyFailed as error:
-            return Answer(failed=coded(error), failures=[coded(error)], calls=paid, usage=reply.usage)
-        more = self.sampling or len(proposals) >= job.count
-        answer = Answer(more=more, calls=paid, usage=reply.usage)
+            answer.failed, answer.failures = coded(error), [coded(error)]
+            return answer
         for child, proposal in pairs:
             if child.key not in job.request.exclude:
                 await self._pay(answer, child, proposal, job, worlds)
@@ -107,44 +109,39 @@ class Worker:
     async def _pay(self, answer: Answer, child: Grown, proposal: Proposal, job: Job, worlds: Worlds) -> None:
         """One transition; a world that fails is data."""
         answer.spent += 1
-        try:
-            await self._grow(child, proposal, job, worlds)
-        except TtcError as error:
-            answer.failures.append(coded(error))
-            answer.dead.append(child.key)
-        else:
-            answer.children.append(child)
-
-    async def _grow(self, child: Grown, proposal: Proposal, job: Job, worlds: Worlds) -> None:
-        environment = await worlds.at(job.path, job.steps)
+        environment: Any = None
         index = len(job.steps)
         try:
-            done = await play(environment, proposal, index, job.request.messages, worlds.session.user)
-        except TtcError:
-            await close(environment)
-            raise
-        terminal = done.terminal or index + 1 >= job.tree.max_steps
-        child.step, child.terminal = done.step, terminal
-        child.truncated = done.truncated or (terminal and not done.terminal)
-        child.state_key = done.state_key
-        if terminal or self.process:
-            child.final_state = await state_of(environment)
-        if terminal:
-            await close(environment)
-        else:
-            child.environment = environment
+            environment = await worlds.at(job)
+            step, over, cut = await play(environment, proposal, index, job.request.messages, worlds.session.user)
+            child.step = step
+            child.state_key = state_key(environment)
+            child.terminal = over or index + 1 >= job.tree.max_steps
+            child.truncated = cut or (not over and child.terminal)
+            if child.terminal or self.process:
+                child.final_state = await state_of(environment)
+            if child.terminal:
+                await close(environment)
+            else:
+                child.environment = environment
+            answer.children.append(child)
+        except TtcError as error:
+            answer.failures = [*answer.failures, coded(error)]
+            answer.dead = [*answer.dead, child.key]
+            with suppress(TtcError):  # that it cannot be closed either adds nothing
+                await close(environment)
 
     def _score(self, job: Job, children: list[Grown]) -> None:
-        judged = [child for child in children if child.step is not None and (child.terminal or self.process)]
+        judged = [child for child in children if child.terminal or (self.process and child.step is not None)]
         if not judged:
             return
-        items = [prefix(job.tree, [*job.steps, child.step], child) for child in judged if child.step is not None]
+        items = [prefix(job.tree, (*job.steps, child.step), child) for child in judged if child.step is not None]
         for child, verdict in zip(judged, self.guide.score_all(items, [c.terminal for c in judged]), strict=True):
             child.scores = {**verdict.parts, "guide": verdict.combined}
             child.value = verdict.combined.value
 
 
-def prefix(tree: TreeSearch, steps: Sequence[Step], child: Grown) -> Trajectory:
+def prefix(tree: TreeSearch, steps: tuple[Step, ...], child: Grown) -> Trajectory:
     """What a guide sees: the run up to this step, no gold, no outcome of the log."""
     record = tree.record
     return Trajectory(
@@ -152,7 +149,7 @@ def prefix(tree: TreeSearch, steps: Sequence[Step], child: Grown) -> Trajectory:
         task=tree.public_task,
         tools=tree.tools,
         prompt=tree.prompt,
-        steps=tuple(steps),
+        steps=steps,
         final_state=child.final_state,
         truncated=child.truncated,
         parent_id=record.parent_id,
@@ -171,11 +168,14 @@ class Keys:
         self._known: dict[int, tuple[Message, str]] = {}
 
     def of(self, action: Message) -> str:
-        """`action_key(action)`."""
+        """`action_key(action)`. Raises PolicyFailed for arguments that are not JSON."""
         known = self._known.get(id(action))
         if known is not None:
             return known[1]
-        key = action_key(action)
+        try:
+            key = action_key(action)
+        except Exception as cause:
+            raise classified(cause, PolicyFailed, "the policy proposed what is not JSON") from cause
         if len(self._known) >= self.LIMIT:
             self._known = {}
         self._known[id(action)] = (action, key)

@@ -227,7 +227,7 @@ def _brief(value: Any, limit: int = 120) -> str:
 class boundary:
     """Turn a plain exception of foreign code into `error` once; ours and interrupts pass unchanged.
 
-    A class, not a generator: it stands around every single transition.
+    A class, not a generator: it stands in hot loops.
     """
 
     __slots__ = ("error", "place", "what")
@@ -244,5 +244,14 @@ class boundary:
         """The one place where any exception of foreign code becomes a typed error."""
         if cause is None or isinstance(cause, TtcError) or not isinstance(cause, Exception):
             return False
-        text = f"{self.what}: {type(cause).__name__}: {_brief(str(cause), 300)}"
-        raise self.error(text, place=self.place) from cause
+        raise classified(cause, self.error, self.what, place=self.place) from cause
+
+
+def classified(cause: Exception, error: type[TtcError], what: str, *, place: str | None = None) -> TtcError:
+    """What `boundary` raises for `cause`, for the few places that run for every transition and cannot afford a `with`:
+
+    except Exception as cause: raise classified(cause, EnvironmentFailed, "environment.step") from cause
+    """
+    if isinstance(cause, TtcError):
+        return cause
+    return error(f"{what}: {type(cause).__name__}: {_brief(str(cause), 300)}", place=place)
