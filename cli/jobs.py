@@ -81,6 +81,13 @@ def check_finite(**numbers: float | None) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {value} is not a finite number")
 
 
+def one_of(flag: str, given: str, known: Sequence[str]) -> Any:
+    """`given`, which must be one of `known`. Raises UsageError."""
+    if given not in known:
+        raise UsageError(f"{flag} {given!r}", hint=f"one of: {', '.join(known)}")
+    return given
+
+
 def chosen(database: Database, selector: Selector, success_at: float) -> list[Trajectory]:
     """What `search` takes: explicit ids and `--all` as they are, else the failing ones."""
     records = selector.records(database)
@@ -97,7 +104,7 @@ def recorded(database: Database) -> list[Trajectory]:
 def make_plugins(settings: Settings) -> Plugins:
     """Build policy, environment factory, guide, gate and algorithm. Raises the plugin errors of `cli.plugins`."""
     from .. import search
-    from ..replay.engine import Plugins
+    from ..replay.engine import Plugins, own_options
     from ..rewards.compose import Weighted, compose
 
     guide = compose(
@@ -110,8 +117,10 @@ def make_plugins(settings: Settings) -> Plugins:
     factory, _ = plugins.environment(settings.environment)
     algorithm = plugins.algorithm(settings.algorithm)
     spec = settings.algorithm
-    search.create(algorithm or spec.name, budget=settings.budget, **spec.options)  # wrong options show now
-    return Plugins(plugins.policy(settings.policy), factory, guide, accept, algorithm)
+    options = {"budget": settings.budget, **own_options(spec)}
+    search.create(algorithm or spec.name, **options)  # wrong options show now
+    policy = plugins.policy(settings.policy)
+    return Plugins(policy, factory, guide, accept, algorithm, plugins.answer_key(spec.options.get("answer")))
 
 
 def with_selector(settings: Settings, selector: Selector) -> Settings:

@@ -113,9 +113,9 @@ def _drop_output() -> None:
 
 
 def _register() -> None:
-    from . import browse, data, demo, inspection, replay, search
+    from . import browse, compare, data, demo, inspection, replay, search
 
-    for module in (demo, data, browse, replay, search, inspection):
+    for module in (demo, data, browse, replay, search, compare, inspection):
         module.register(app)
 
 

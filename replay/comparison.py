@@ -63,6 +63,11 @@ class SearchedRun:
         """The value from which a run counts as a success."""
         return float(self.configuration.get("success_at", 1.0))
 
+    @property
+    def moves_budget(self) -> bool:
+        """Whether one trajectory may have spent what another left over."""
+        return bool(self.configuration.get("allocate", "uniform") != "uniform")
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -90,12 +95,14 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """What two runs share, and what was left out of it, counted in trajectories. `undecided`: no verdict at the cut."""
+    """What two runs share, and what was left out of it, counted in trajectories. `undecided`: no verdict at the cut;
+    `on_average`: spend is equal, or not, over all of them together."""
 
     matches: Sequence[Match]
     left_out: Mapping[str, int]
     undecided: int = 0
     equal: bool = True
+    on_average: bool = False
 
     def by_task(self) -> dict[str, list[Match]]:
         """The matches of each task, tasks in order of their ids."""
@@ -112,7 +119,8 @@ class Pairing:
 def pairing(a: SearchedRun, b: SearchedRun, unit: str) -> Pairing:
     """Both runs on the trajectories that they share, each at the largest spend at which both are known.
 
-    Where some value at that spend is not known, all are taken as they ended, and `equal` is False.
+    Where some value at that spend is not known, all are taken as they ended, and `equal` is False. A run that moves its
+    budget between trajectories (`--allocate adaptive`) is not cut either: its spend is compared on average.
     """
     shared = [item for item in a.rows if item in b.rows]
     trivial = {item for item in shared if a.rows[item].trivial or b.rows[item].trivial}
@@ -120,12 +128,22 @@ def pairing(a: SearchedRun, b: SearchedRun, unit: str) -> Pairing:
     counted = [item for item in shared if item not in trivial and item not in unknown]
     left_out = {"trivial": len(trivial), "unknown": len(unknown)}
     left_out |= {"only_a": len(a.rows) - len(shared), "only_b": len(b.rows) - len(shared)}
+    ended = [_as_ended(a, b, item, unit) for item in counted]
+    if a.moves_budget or b.moves_budget:
+        return Pairing(ended, left_out, equal=_close(ended, unit), on_average=True)
     matches = [_match(a, b, item, unit) for item in counted]
-    undecided = sum(match is None for match in matches)
-    if undecided:
-        ended = [_as_ended(a, b, item, unit) for item in counted]
+    if undecided := sum(match is None for match in matches):
         return Pairing(ended, left_out, undecided, equal=False)
     return Pairing([match for match in matches if match is not None], left_out)
+
+
+def _close(matches: Sequence[Match], unit: str) -> bool:
+    """Whether both sides spent the same in all, within 5 %."""
+    totals = [
+        fsum(spend.of(unit) for spend in side)
+        for side in zip(*((match.a.spend, match.b.spend) for match in matches), strict=True)
+    ]
+    return not totals or max(totals) <= min(totals) * (1 + NEARLY)
 
 
 def _unknown(*sides: Searched) -> bool:

@@ -57,6 +57,7 @@ def _spend(pair: Pair) -> dict[str, Any]:
     return {
         "unit": pair.unit,
         "equal": found.equal,
+        "on_average": found.on_average,
         "most": max((match.most for match in found.matches), default=None),
         "a": _cost(pair.sides[0], cut[0], nearly[0]),
         "b": _cost(pair.sides[1], cut[1], nearly[1]),
@@ -97,13 +98,16 @@ def _found(pair: Pair) -> str:
 
 def _at(pair: Pair) -> str:
     unit, matches = "USD" if pair.unit == "usd" else pair.unit, pair.pairing.matches
+    means = [side.spend.of(pair.unit) / max(1, len(matches)) for side in pair.sides]
+    if pair.pairing.on_average and pair.pairing.equal:
+        return f"at equal spend, on average {max(means):.4g} {unit} per trajectory"
     if not pair.pairing.equal:
-        means = [side.spend.of(pair.unit) / max(1, len(matches)) for side in pair.sides]
         return f"at unequal spend ({pair.a.name} {means[0]:.4g}, {pair.b.name} {means[1]:.4g} {unit} per trajectory)"
     bounds = {match.most for match in matches if match.bound}
     most = max((match.most for match in matches), default=0.0)
     if bounds == {most}:
-        return f"at the same {most:.6g} {unit} per trajectory"
+        used = [side.spend.of(pair.unit) for match in matches for side in (match.a, match.b)]
+        return f"{'at' if min(used) >= most else 'within'} the same {most:.6g} {unit} per trajectory"
     return f"at equal spend, at most {most:.6g} {unit} per trajectory"
 
 

@@ -68,7 +68,8 @@ class Told:
     gated: list[int] = field(default_factory=list)
 
     def take(self, event: Mapping[str, Any]) -> None:
-        """Take a `tell` or a `gate` event, in the journal's order."""
+        """Take a `tell` or a `gate` event, in the journal's order. With `--confirm` the mean of the confirming plays is
+        the leaf's value."""
         if event["event"] == "tell":
             before = self.marks[-1][0] if self.marks else Spend()
             self.marks.append((before + Spend.of_tell(event), event["nodes"]))
@@ -76,7 +77,8 @@ class Told:
         if event.get("first"):
             self.gated.clear()
         self.gated.append(event["node"])
-        self.verdicts[event["node"]] = (event["value"], event["passed"])
+        value = event["confirmed"][0] if event.get("confirmed") else event["value"]
+        self.verdicts[event["node"]] = (value, event["passed"])
 
 
 def told_by_trajectory(events: Sequence[Mapping[str, Any]]) -> dict[str, Told]:

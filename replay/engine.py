@@ -12,22 +12,26 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from .. import search
 from ..rewards.compose import Composed
 from ..search.branching import AutoBranch
-from ..storage.errors import EnvironmentFailed, ProviderError, TtcError, UsageError, boundary
+from ..storage.errors import EnvironmentFailed, ProviderError, RunConflict, TtcError, UsageError, boundary
 from ..storage.journal import Journal, MemoryJournal
-from ..storage.records import ProposalRequest, Trajectory
+from ..storage.records import ProposalRequest, Spec, Trajectory
+from .allocation import Adaptive, Standing
 from .answers import Answer, Job
 from .baseline import Baseline, Judge, baseline_event, baseline_from, take_baseline
 from .calls import Caller, Lookup, Reply
+from .confirm import Confirmer
 from .drive import is_async, rare_collections, run_inline
-from .gate import Verdict, judge_tree
+from .gate import judge_tree
+from .grove import Grove
 from .purse import Purse
+from .recalled import Recalled
 from .session import EnvironmentFactory, Session, close
 from .settings import Settings
 from .tree_search import TreeSearch
@@ -42,21 +46,6 @@ SYNC_SECONDS = 0.2
 
 
 @dataclass(slots=True)
-class Grove:
-    """One trajectory on its way through the engine."""
-
-    position: int
-    record: Trajectory
-    session: Session
-    worlds: Worlds
-    baseline: Baseline | None = None
-    tree: TreeSearch | None = None
-    verdict: Verdict = field(default_factory=Verdict)
-    stopped: str | None = None
-    finished: bool = False
-
-
-@dataclass(slots=True)
 class Plugins:
     """The live objects that a run works with."""
 
@@ -66,6 +55,8 @@ class Plugins:
     accept: Composed | None = None
     algorithm: Callable[..., search.Algorithm] | None = None
     """The class of an algorithm that is not looked up by its name."""
+    answer: Callable[[Trajectory], str | None] | None = None
+    """What a finished run says, for algorithms that vote; None: its state key, else its last action."""
 
 
 class Engine:
@@ -88,7 +79,7 @@ class Engine:
         self.journal = journal
         self.judge = Judge(plugins.guide, plugins.accept)
         self.caller = Caller(plugins.policy, settings.policy, self._emit, lookup)
-        self.worker = Worker(plugins.guide, sampling=self.caller.sampling)
+        self.worker = Worker(plugins.guide, sampling=self.caller.sampling, answer=plugins.answer)
         self.purse = Purse(settings.limits, len(records))
         self.error: TtcError | None = None
         self.interrupted = False
@@ -102,11 +93,8 @@ class Engine:
         self._ready: deque[Job] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flying = 0
-        self._baselines: dict[int, Mapping[str, Any]] = {}
-        self._tells: dict[int, dict[int, Mapping[str, Any]]] = {}
-        self._gates: dict[int, dict[int, Mapping[str, Any]]] = {}
-        self._last_gates: dict[int, list[int]] = {}
-        self._noted: dict[int, dict[int, list[str]]] = {}
+        self._recalled = Recalled()
+        self._adaptive = Adaptive(settings.budget, len(records)) if settings.allocate == "adaptive" else None
         self._synced = self._started = time.monotonic()
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._pool: ThreadPoolExecutor | None = None
@@ -120,7 +108,10 @@ class Engine:
 
     async def run(self) -> list[Grove]:
         """Search every trajectory. Raises nothing for a failing item; `error` holds what stopped the whole run."""
-        self._recall(self.journal.events)
+        self._recalled.read(self.journal.events, self.caller.recall)
+        if self._recalled.planned is None:
+            self._recalled.planned = self.settings.budget
+            self._emit({"event": "plan", "budget": self.settings.budget})
         self._mode = self._world_mode()
         with ThreadPoolExecutor(self.settings.concurrency) as self._pool, rare_collections():
             try:
@@ -170,6 +161,8 @@ class Engine:
         batched = getattr(self.plugins.policy, "batched", True)
         room = self.settings.concurrency - self._flying
         jobs = [self._ready.popleft() for _ in range(min(room if batched else 1, len(self._ready)))]
+        if self.caller.metered:  # siblings and shared prefixes side by side: a server's prefix cache is hit
+            jobs.sort(key=lambda job: (job.tree.position, job.path))
         self._flying += len(jobs)
         return jobs
 
@@ -177,14 +170,14 @@ class Engine:
 
     def _open_trees(self) -> None:
         """Keep enough trees open to fill the workers; trees are opened in order."""
-        finished = sum(grove.finished for grove in self.groves)
-        live = len(self.groves) - len(self._waiting) - finished
+        idle = sum(grove.finished or grove.parked for grove in self.groves)
+        live = len(self.groves) - len(self._waiting) - idle
         while self._waiting and not self._halted and live < max(4, self.settings.concurrency):
             live += 1
             self._spawn(self._open(self._waiting.popleft()))
 
     async def _open(self, grove: Grove) -> None:
-        event = self._baselines.get(grove.position)
+        event = self._recalled.baselines.get(grove.position)
         if event is not None:
             grove.baseline = baseline_from(event, grove.record)
         else:
@@ -197,9 +190,9 @@ class Engine:
             grove.baseline = await self._off(taken)
             self._emit(baseline_event(grove.position, grove.baseline))
         if grove.baseline.error is not None:
-            self._close(grove, "error")
+            await self._close(grove, "error")
         elif not self._wanted(grove):
-            self._close(grove, "solved")
+            await self._close(grove, "solved")
         else:
             await self._plant(grove, grove.baseline)
 
@@ -224,16 +217,17 @@ class Engine:
             root_step=self._root_step(record),
             seed=settings.seed,
             width=settings.width,
-            budget=settings.budget,
+            budget=self._adaptive.first if self._adaptive else settings.budget,
             max_steps=settings.max_depth or max(1, 2 * len(record.steps)),
             sampling=self.caller.sampling,
+            merge_states=settings.merge_states,
             success_at=settings.success_at,
             emit=None if self.journal.keeps_nothing else self._emit,
             settle=self._settle if self.caller.metered else None,
         )
         tree.prompt, tree.tools = grove.session.prompt, grove.session.tools()[0]
-        tree.recall = self._tells.get(grove.position, {})
-        tree.noted = self._noted.get(grove.position, {})
+        tree.recall = self._recalled.tells.get(grove.position, {})
+        tree.noted = self._recalled.noted.get(grove.position, {})
         tree.start(base.steps[tree.root_step :], base.value)
         grove.tree = tree
         self._launch(tree)
@@ -242,7 +236,7 @@ class Engine:
     def _algorithm(self) -> search.Algorithm:
         spec = self.settings.algorithm
         chosen = self.plugins.algorithm or spec.name
-        algorithm = search.create(chosen, budget=self.settings.budget, **spec.options)
+        algorithm = search.create(chosen, **{"budget": self._recalled.planned, **own_options(spec)})
         return AutoBranch(algorithm) if self.settings.from_step == "auto" else algorithm
 
     # -- asks and answers --------------------------------------------------------------------------------------------
@@ -254,24 +248,57 @@ class Engine:
             return
         while (grown := tree.commit_next()) is not None:
             for node, world in grown:
-                for fallen in grove.worlds.keep(node, world):
+                for fallen in grove.worlds.keep(node, world) if node >= 0 else (world,):
                     self._spawn(self._off(close(fallen)))
             self._check_solved(tree)
             self._launch(tree)
-        if tree.idle and tree.stopped is not None:
+        if tree.idle and tree.stopped is not None and not grove.parked:
             self._check_solved(tree)
-            self._finish(grove)
+            if self._adaptive and tree.stopped == "budget":
+                self._park(grove, tree)
+            else:
+                self._finish(grove)
+
+    # -- grants of an adaptive run -----------------------------------------------------------------------------------
+
+    def _park(self, grove: Grove, tree: TreeSearch) -> None:
+        grove.parked = True
+        self._spawn(self._off(grove.worlds.close()))
+        self._grant()
+
+    def _grant(self) -> None:
+        """The next round, once every tree has spent its grant or ended; what gets nothing is finished."""
+        if self._adaptive is None or self._halted or self._waiting:
+            return
+        parked = [grove for grove in self.groves if grove.parked]
+        if not parked or not all(grove.parked or grove.finished for grove in self.groves):
+            return
+        grants = self._adaptive.grant(
+            [Standing(grove.position, grove.improved()) for grove in parked],
+            sum(grove.tree.spent for grove in self.groves if grove.tree),
+        )
+        for grove in parked:
+            grove.parked = False
+        for grove in parked:
+            if grove.tree is not None and grove.position in grants:
+                grove.tree.budget += grants[grove.position]
+                grove.tree.stopped = None
+                self._launch(grove.tree)
+                self._pump(grove)
+            else:
+                self._finish(grove)
 
     def _launch(self, tree: TreeSearch) -> None:
         """Free width becomes jobs; asks that an earlier session answered are answered at once."""
         if self._halted:
             return
-        for job in self._next_jobs(tree):
-            answer = tree.answered(job.ask.id)
-            if answer is None:
-                self._ready.append(job)
-            else:
-                job.answer = answer
+        try:
+            for job in self._next_jobs(tree):
+                job.answer = tree.answered(job.ask)
+                if job.answer is None:
+                    self._ready.append(job)
+        except RunConflict as error:
+            self.error = error
 
     def _next_jobs(self, tree: TreeSearch) -> list[Job]:
         seconds = self.settings.limits.seconds
@@ -280,7 +307,10 @@ class Engine:
         return tree.next_jobs(self._admit if self.caller.metered else None)
 
     def _admit(self, job: Job) -> bool:
-        return self.purse.reserve(job.tree.position, job.ask.id, self.caller.estimate(job.request))
+        """Reserve the worst case of a call; one more outcome of a known action needs none."""
+        return job.again is not None or self.purse.reserve(
+            job.tree.position, job.ask.id, self.caller.estimate(job.request)
+        )
 
     def _settle(self, job: Job, answer: Answer) -> None:
         """Called at commit, in ask order: what a run may still spend must not depend on which answer came first."""
@@ -288,7 +318,7 @@ class Engine:
 
     async def _work(self, jobs: Sequence[Job]) -> None:
         try:
-            replies = await self._propose([job.request for job in jobs])
+            replies = await self._replies(jobs)
             if self.caller.metered:
                 self.journal.sync()
             if self._mode == "inline":
@@ -301,6 +331,12 @@ class Engine:
         finally:
             self._flying -= len(jobs)
         self._sync()
+
+    async def _replies(self, jobs: Sequence[Job]) -> list[Reply]:
+        """What to execute for each job: what the policy proposes or, for one more outcome, the known action."""
+        asked = [job.request for job in jobs if job.again is None]
+        proposed = iter(await self._propose(asked) if asked else ())
+        return [next(proposed) if job.again is None else Reply([job.again]) for job in jobs]
 
     async def _propose(self, requests: Sequence[ProposalRequest]) -> list[Reply]:
         policy = self.plugins.policy
@@ -345,21 +381,19 @@ class Engine:
         if grove.finished or grove.tree is None or grove.baseline is None:
             return
         grove.finished = True
-        if self._mode == "thread":
-            self._spawn(self._judge_off(grove, grove.tree, grove.baseline))
-            return
-        self._emit_all(grove.tree, self._judged(grove, grove.tree, grove.baseline))
-        self._closed(grove, grove.tree.stopped or "exhausted")
+        self._grant()
+        self._spawn(self._judge(grove, grove.tree, grove.baseline))
 
-    async def _judge_off(self, grove: Grove, tree: TreeSearch, base: Baseline) -> None:
-        events = await asyncio.get_running_loop().run_in_executor(self._pool, self._judged, grove, tree, base)
+    async def _judge(self, grove: Grove, tree: TreeSearch, base: Baseline) -> None:
+        events = await self._off(self._judged(grove, tree, base))
         self._emit_all(tree, events)
         await self._off(grove.worlds.close())
         self._closed(grove, tree.stopped or "exhausted")
 
-    def _judged(self, grove: Grove, tree: TreeSearch, base: Baseline) -> list[dict[str, Any]]:
+    async def _judged(self, grove: Grove, tree: TreeSearch, base: Baseline) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = []
-        grove.verdict = judge_tree(
+        plays, seed = self.settings.confirm, self.settings.seed
+        grove.verdict = await judge_tree(
             tree,
             base,
             self.judge,
@@ -368,26 +402,27 @@ class Engine:
             candidates=self.settings.candidates,
             success_at=self.settings.success_at,
             recorded=list(self._runs.get(grove.record.task.id, {}).values()),
-            earlier=self._gates.get(grove.position, {}),
+            earlier=self._recalled.gates.get(grove.position, {}),
+            confirmer=Confirmer(grove.session, self.judge, seed, plays) if plays else None,
             emit=events.append,
         )
         return events
 
     def _emit_all(self, tree: TreeSearch, events: Sequence[dict[str, Any]]) -> None:
         """Journal the gate's events, unless these very ones are what the journal ends with."""
-        if tree.grew or [event["node"] for event in events] != self._last_gates.get(tree.position, []):
+        if tree.grew or [event["node"] for event in events] != self._recalled.last_gates.get(tree.position, []):
             for event in events:
                 self._emit(event)
 
-    def _close(self, grove: Grove, stopped: str) -> None:
+    async def _close(self, grove: Grove, stopped: str) -> None:
         grove.finished = True
+        await self._off(grove.worlds.close())
         self._closed(grove, stopped)
+        self._grant()
 
     def _closed(self, grove: Grove, stopped: str) -> None:
         grove.stopped = stopped
         self._emit({"event": "done", "t": grove.position, "stopped": stopped})
-        if self._mode != "thread":
-            self._spawn(grove.worlds.close())
         if self._progress is not None:
             self._progress(self.status())
 
@@ -416,23 +451,6 @@ class Engine:
             self._synced = now
             self.journal.sync()
 
-    def _recall(self, events: Sequence[Mapping[str, Any]]) -> None:
-        for event in events:
-            kind = event["event"]
-            if kind == "baseline":
-                self._baselines[event["t"]] = event
-            elif kind == "tell":
-                self._tells.setdefault(event["t"], {})[event["ask"]] = event
-                self._last_gates.pop(event["t"], None)
-            elif kind == "gate":
-                self._gates.setdefault(event["t"], {})[event["node"]] = event
-                before = [] if event["first"] else self._last_gates.get(event["t"], [])
-                self._last_gates[event["t"]] = [*before, event["node"]]
-            elif kind in ("score", "prune"):
-                self._noted.setdefault(event["t"], {}).setdefault(event["node"], []).append(kind)
-            else:
-                self.caller.recall(event)
-
     def status(self) -> dict[str, Any]:
         """Where the run stands, for a progress line."""
         trees = [grove.tree for grove in self.groves if grove.tree is not None]
@@ -450,3 +468,8 @@ class Engine:
 async def _look(session: Session) -> None:
     """Open one world to learn its tools and prompt (a resumed tree has not opened any yet)."""
     await close(await session.fresh())
+
+
+def own_options(spec: Spec) -> dict[str, Any]:
+    """An algorithm's options without `answer` as text, which names a function of finished runs and is the engine's."""
+    return {key: value for key, value in spec.options.items() if key != "answer" or not isinstance(value, str)}

@@ -14,6 +14,7 @@ from ..storage.canonical import content_id
 from ..storage.codec import action_key, message_to_dict, score_from, score_to_dict
 from ..storage.records import Outcome, Score, Source, Step, Trajectory
 from .baseline import Baseline, Judge
+from .confirm import Confirmed, Confirmer
 from .tree_search import TreeSearch
 
 
@@ -26,6 +27,8 @@ class Verdict:
     counterfactual: Trajectory | None = None
     novel: bool = False
     refused: int = 0
+    confirmed: Confirmed | None = None
+    """What the counterfactual and the record are worth under fresh seeds, where that was asked for."""
 
 
 def environment_calls(steps: Iterable[Step]) -> tuple[str, ...]:
@@ -33,7 +36,7 @@ def environment_calls(steps: Iterable[Step]) -> tuple[str, ...]:
     return tuple(action_key(step.action) for step in steps if step.action.tool_calls)
 
 
-def judge_tree(
+async def judge_tree(
     tree: TreeSearch,
     base: Baseline,
     judge: Judge,
@@ -44,11 +47,13 @@ def judge_tree(
     success_at: float,
     recorded: Sequence[Trajectory],
     earlier: Mapping[int, Mapping[str, Any]],
+    confirmer: Confirmer | None,
     emit: Any,
 ) -> Verdict:
     """Judge at most `candidates` leaves in the guide's order. Emits one `gate` event per leaf.
 
-    `earlier` holds the gate events of an earlier session by node: a leaf is not judged twice.
+    `earlier` holds the gate events of an earlier session by node: a leaf is not judged twice. With a `confirmer` a leaf
+    that passes must also be better than the record under fresh seeds, and their means are the lanes.
     """
     verdict = Verdict()
     known = {environment_calls(record.steps) for record in recorded}
@@ -56,26 +61,52 @@ def judge_tree(
         found = counterfactual(tree, node, run)
         value, scores = _recalled(earlier[node]) if node in earlier else judge.lane(found)
         passed = _passes(value, base.judged, success_at, strict=judge.accept is not None)
-        emit(
-            {
-                "event": "gate",
-                "t": tree.position,
-                "node": node,
-                "value": value,
-                "passed": passed,
-                "scores": {name: score_to_dict(score) for name, score in scores.items()},
-                "first": order == 0,
-            }
-        )
+        confirmed = None
+        if passed and confirmer is not None:
+            before = earlier.get(node, {})
+            confirmed = _known_plays(before) if "confirmed" in before else await confirmer.check(found)
+            passed = confirmed is None or confirmed.found > confirmed.baseline
+        emit(_event(tree.position, node, value, scores, passed=passed, first=order == 0, confirmed=confirmed))
         if not passed:
             verdict.refused += 1
             continue
         guide = {**tree.scores.get(node, {})}
-        verdict.node, verdict.value = node, value
+        verdict.node, verdict.value, verdict.confirmed = node, value, confirmed
+        if confirmed is not None:
+            value = verdict.value = confirmed.found
         verdict.counterfactual = _finished(found, value, judge_name, {**guide, **scores})
         verdict.novel = environment_calls(found.steps) not in known
         break
     return verdict
+
+
+def _event(
+    position: int,
+    node: int,
+    value: float | None,
+    scores: Mapping[str, Score],
+    *,
+    passed: bool,
+    first: bool,
+    confirmed: Confirmed | None,
+) -> dict[str, Any]:
+    event: dict[str, Any] = {
+        "event": "gate",
+        "t": position,
+        "node": node,
+        "value": value,
+        "passed": passed,
+        "scores": {name: score_to_dict(score) for name, score in scores.items()},
+        "first": first,
+    }
+    if confirmed is not None:
+        event["confirmed"] = [confirmed.found, confirmed.baseline, confirmed.plays]
+    return event
+
+
+def _known_plays(event: Mapping[str, Any]) -> Confirmed:
+    found, baseline, plays = event["confirmed"]
+    return Confirmed(found, baseline, plays)
 
 
 def _recalled(event: Mapping[str, Any]) -> tuple[float | None, Mapping[str, Score]]:

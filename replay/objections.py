@@ -30,13 +30,16 @@ def objections(pair: Pair) -> list[Objection]:
         message = f"{a} and {b} share {tasks} tasks that count: under {FEWEST_TASKS} chance decides"
         said.append(Objection(message, "search more tasks"))
     said += [_unspent(run, without, pair.unit) for run, without in _blind(pair)]
-    if pair.pairing.undecided:
+    if not pair.pairing.equal:
         said.append(_unequal(pair))
     return said
 
 
 def _unequal(pair: Pair) -> Objection:
     found = pair.pairing
+    if found.on_average:
+        message = f"{pair.a.name} and {pair.b.name} spent different {pair.unit} on average, by over 5 %"
+        return Objection(message, "choose budgets that end at the same spend")
     least = min(match.most for match in found.matches if match.bound)
     message = (
         f"{pair.a.name} and {pair.b.name} spent different {pair.unit}, and what the judge would have said of "
@@ -92,6 +95,7 @@ def _about_two(a: SearchedRun, b: SearchedRun) -> Iterator[str]:
     for key, what in (
         ("environment", "environments"),
         ("success_at", "values of --success-at"),
+        ("confirm", "values of --confirm"),
         ("candidates", "numbers of --candidates, and more looks of the gate find more"),
     ):
         if a.configuration.get(key) != b.configuration.get(key):

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..storage.records import Trajectory, Usage
 from .calls import add_usage
-from .engine import Engine, Grove
+from .engine import Engine
+from .grove import Grove
 from .settings import Settings
 
 ROW_KEYS = (
@@ -39,6 +40,8 @@ def row_of(grove: Grove) -> dict[str, Any]:
     found = verdict.counterfactual
     usage = add_usage(tree.usage) if tree else Usage()
     judged = base.judged if base else None
+    if verdict.confirmed is not None:
+        judged = verdict.confirmed.baseline
     return {
         "id": grove.record.id,
         "branch_step": found.branch_step if found else None,
@@ -64,6 +67,9 @@ def _notes(grove: Grove) -> list[str]:
     notes = list(grove.baseline.notes) if grove.baseline else []
     if grove.baseline and grove.baseline.error:
         notes.append(f"{grove.baseline.error_code}: {grove.baseline.error}")
+    if grove.verdict.confirmed is not None:
+        mean = grove.verdict.confirmed
+        notes.append(f"lanes are means over {mean.plays} plays under fresh seeds")
     if grove.tree and grove.tree.failures:
         notes.append(f"{len(grove.tree.failures)} failed asks, the first: {grove.tree.failures[0]}")
     return notes

@@ -24,7 +24,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One search run. `budget` counts transitions per trajectory; `max_depth` None: twice the recorded steps."""
+    """One search run. `budget` counts transitions per trajectory; `max_depth` None: twice the recorded steps.
+
+    `merge_states`: equal `state_key()`s share one evaluation. `allocate` "adaptive": `budget` is the mean per
+    trajectory, see `allocation.py`. `confirm`: plays under fresh seeds that an accepted run of a world with chances
+    must stand, see `confirm.py`.
+    """
 
     environment: Spec
     policy: Spec
@@ -41,11 +46,15 @@ class Settings:
     seed: int = 0
     concurrency: int = 8
     limits: Limits = Limits()
+    merge_states: bool = False
+    allocate: Literal["uniform", "adaptive"] = "uniform"
+    confirm: int = 0
     selector: tuple[tuple[str, Any], ...] = ()
 
     def configuration(self) -> dict[str, Any]:
-        """What identifies the run: everything but budgets and concurrency."""
-        return {
+        """What identifies the run: everything but concurrency and, as long as a larger one continues a smaller one,
+        budgets."""
+        frozen = {
             "v": 1,
             "selector": [list(item) for item in self.selector],
             "environment": _spec(self.environment),
@@ -61,6 +70,13 @@ class Settings:
             "success_at": self.success_at,
             "seed": self.seed,
         }
+        if self.merge_states:
+            frozen["merge_states"] = True
+        if self.confirm:
+            frozen["confirm"] = self.confirm
+        if self.allocate != "uniform":
+            frozen["allocate"], frozen["budget"] = self.allocate, self.budget
+        return frozen
 
     def run_name(self, name: str | None = None) -> str:
         """`--name`, else a hash of the configuration."""

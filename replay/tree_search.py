@@ -17,10 +17,12 @@ from .. import search
 from ..search.tree import mix
 from ..storage.canonical import seed_from
 from ..storage.codec import action_key, score_to_dict
+from ..storage.errors import RunConflict, UsageError
 from ..storage.records import (
     Fidelity,
     Message,
     Node,
+    Proposal,
     ProposalRequest,
     Score,
     Step,
@@ -56,6 +58,7 @@ class TreeSearch:
         budget: int,
         max_steps: int,
         sampling: bool,
+        merge_states: bool = False,
         success_at: float,
         emit: Emit | None,
         settle: Callable[[Job, Answer], None] | None = None,
@@ -70,7 +73,7 @@ class TreeSearch:
         self.max_steps = max_steps
         self.sampling = sampling
         self.success_at = success_at
-        self.tree = search.Tree(seed=seed_from(seed, record.id))
+        self.tree = search.Tree(seed=seed_from(seed, record.id), merge_states=merge_states)
         self.prompt: tuple[Message, ...] = record.prompt
         self.tools: tuple[ToolSchema, ...] = record.tools or ()
         self.public_task = replace(record.task, private={})
@@ -152,7 +155,21 @@ class TreeSearch:
             {"first_sample": first},
             self._known_keys(node, dead),
         )
-        return Job(self, ask, count, skip, request, steps, dead)
+        job = Job(self, ask, count, skip, request, steps, dead)
+        if ask.action is not None:
+            job.again = self._known_action(node, ask.action)
+        return job
+
+    def _known_action(self, node: int, key: str) -> Proposal:
+        child = self.tree.find(node, key)
+        step = self.steps[child] if child is not None else None
+        if step is None:
+            raise UsageError(f"the algorithm asked for another outcome of {key!r}, which node {node} does not have")
+        return Proposal(step.action, step.logprob)
+
+    def known_state(self, state_key: str | None, terminal: bool) -> bool:
+        """Whether `--merge-states` is on and a committed state with this key has a value already."""
+        return self.tree.shared_value(search.Child("", terminal=terminal, state_key=state_key)) is not None
 
     def _known_keys(self, node: int, dead: frozenset[str]) -> frozenset[str]:
         known = self.tree.child_ids[node]
@@ -173,7 +190,8 @@ class TreeSearch:
     # -- committing --------------------------------------------------------------------------------------------------
 
     def commit_next(self) -> list[tuple[int, Any]] | None:
-        """Commit the oldest open ask if its answer is there: (node, world) for each new live state, else None.
+        """Commit the oldest open ask if its answer is there: (node, world) for each live state, else None. Node -1: the
+        state is known already, its world is to be closed.
 
         One at a time: the caller asks again after each commit, so that asks do not depend on what arrived together.
         """
@@ -185,14 +203,21 @@ class TreeSearch:
         self._reserved += answer.spent - job.count
         return self._commit(job, answer)
 
-    def answered(self, ask_id: int) -> Answer | None:
-        """The answer an earlier session journalled for this ask."""
-        event = self.recall.pop(ask_id, None)
+    def answered(self, ask: search.Ask) -> Answer | None:
+        """The answer an earlier session journalled for this ask. Raises RunConflict when that was another ask."""
+        event = self.recall.pop(ask.id, None)
+        if event is not None and event["node"] != ask.node:
+            raise RunConflict(
+                f"ask {ask.id} of {self.record.id[:12]} was of node {event['node']}, now it is of node {ask.node}",
+                hint="the run was made by another version of the algorithm or its plugin: start another --name",
+            )
         return answer_from(event) if event is not None else None
 
     def _commit(self, job: Job, answer: Answer) -> list[tuple[int, Any]]:
         ask, children, tree = job.ask, answer.children, self.tree
         known, more = len(tree.key), self._more(ask.node, answer)
+        if tree.merge_states:
+            self._share(children)
         told = [search.Child(c.key, c.prior, c.value, c.terminal, c.state_key, c.samples) for c in children]
         nodes = self.algorithm.tell(tree, ask.id, told, more=more, failed=answer.failed)
         self._book(job, answer)
@@ -202,12 +227,20 @@ class TreeSearch:
                 self._emit(tell_event(job, answer, more, nodes))
         grown = []
         for node, child in zip(nodes, children, strict=True):
-            if node >= known and child.step is not None and node >= len(self.steps):
+            new = node >= known and child.step is not None and node >= len(self.steps)
+            if new and child.step is not None:
                 self._put(node, child.step, child.truncated)
                 self._settle(node, child)
-                if child.environment is not None:
-                    grown.append((node, child.environment))
+            if child.environment is not None:
+                grown.append((node if new else -1, child.environment))
         return grown
+
+    def _share(self, children: Sequence[Grown]) -> None:
+        """Under `--merge-states` the first committed evaluation of a state counts, whoever was faster: a later one
+        (both were in flight) is dropped, and the tree gives the child the value that it has."""
+        for child in children:
+            if child.scores and not child.terminal and self.known_state(child.state_key, False):
+                child.value = child.scores = None
 
     def _book(self, job: Job, answer: Answer) -> None:
         self.spent += answer.spent
@@ -303,15 +336,19 @@ class TreeSearch:
         return lowest_fidelity([step.fidelity for n in own if (step := self.steps[n]) is not None])
 
     def leaves(self) -> list[int]:
-        """Finished searched leaves with a verdict, best guide value first; of equal ones those that keep most of the
-        record, then the shallower, then the older."""
+        """Finished searched leaves with a verdict: those whose answer has most votes (if the algorithm votes), of these
+        the best guide value first; of equal ones those that keep most of the record, then the shallower, the older."""
         tree = self.tree
         found = [
             node
             for node in range(1, len(tree.key))
             if tree.terminal[node] and not tree.spine[node] and not tree.imputed[node]
         ]
-        return sorted(found, key=lambda n: (-(tree.value[n] or 0.0), -self.branch_step(n), tree.depth[n], n))
+        return sorted(found, key=self._rank)
+
+    def _rank(self, node: int) -> tuple[float, float, int, int, int]:
+        tree = self.tree
+        return -tree.standing(node), -(tree.value[node] or 0.0), -self.branch_step(node), tree.depth[node], node
 
     def _solves(self, node: int) -> bool:
         """Whether every speaking reward is at least `success_at` (in a sum one may make up for another)."""

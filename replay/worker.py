@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from ..rewards.compose import Composed
 from ..storage.codec import action_key
-from ..storage.errors import PolicyFailed, TtcError, classified
+from ..storage.errors import PolicyFailed, RewardFailed, TtcError, boundary, classified
 from ..storage.records import Message, Proposal, Step, Trajectory
 from .answers import Answer, Grown, Job, prior_of
 from .calls import Reply
 from .environments.base import environment_class
 from .failures import coded
+from .outcomes import name_outcome, reseed
 from .session import Session, close, fork
 from .transition import play, state_key, state_of
 from .tree_search import TreeSearch
@@ -77,9 +78,10 @@ class Worlds:
 class Worker:
     """Turns replies into answers for one run: transitions, then rewards in one batch per ask."""
 
-    def __init__(self, guide: Composed, *, sampling: bool):
+    def __init__(self, guide: Composed, *, sampling: bool, answer: Callable[[Trajectory], str | None] | None = None):
         self.guide = guide
         self.sampling = sampling
+        self.says = answer
         self.process = guide.process
         self._keys = Keys()
 
@@ -97,11 +99,14 @@ class Worker:
             answer.failed, answer.failures = coded(error), [coded(error)]
             return answer
         for child, proposal in pairs:
-            if child.key not in job.request.exclude:
+            if job.again is not None:
+                await self._pay(answer, child, proposal, job, worlds)
+                name_outcome(child, job)
+            elif child.key not in job.request.exclude:
                 await self._pay(answer, child, proposal, job, worlds)
             elif child.key not in job.dead:
                 answer.children.append(child)
-        self._score(job, answer.children)
+        self._score(job, answer)
         if answer.failures and not answer.children:
             answer.failed = "; ".join(answer.failures)
         return answer
@@ -113,6 +118,8 @@ class Worker:
         index = len(job.steps)
         try:
             environment = await worlds.at(job)
+            if job.again is not None:
+                await reseed(environment, job.request.seed)
             step, over, cut = await play(environment, proposal, index, job.request.messages, worlds.session.user)
             child.step = step
             child.state_key = state_key(environment)
@@ -127,18 +134,35 @@ class Worker:
             answer.children.append(child)
         except TtcError as error:
             answer.failures = [*answer.failures, coded(error)]
-            answer.dead = [*answer.dead, child.key]
+            if job.again is None:
+                answer.dead = [*answer.dead, child.key]
             with suppress(TtcError):  # that it cannot be closed either adds nothing
                 await close(environment)
 
-    def _score(self, job: Job, children: list[Grown]) -> None:
-        judged = [child for child in children if child.terminal or (self.process and child.step is not None)]
+    def _score(self, job: Job, answer: Answer) -> None:
+        judged = [child for child in answer.children if child.step is not None and self._judges(child, job)]
         if not judged:
             return
         items = [prefix(job.tree, (*job.steps, child.step), child) for child in judged if child.step is not None]
-        for child, verdict in zip(judged, self.guide.score_all(items, [c.terminal for c in judged]), strict=True):
+        verdicts = self.guide.score_all(items, [child.terminal for child in judged])
+        for child, item, verdict in zip(judged, items, verdicts, strict=True):
             child.scores = {**verdict.parts, "guide": verdict.combined}
             child.value = verdict.combined.value
+            if self.says is not None and child.terminal:
+                child.state_key = self._answer_of(item, answer)
+
+    def _judges(self, child: Grown, job: Job) -> bool:
+        """Ends always; other states when a process reward is there and nobody has judged that state (merged states)."""
+        return child.terminal or (self.process and not job.tree.known_state(child.state_key, False))
+
+    def _answer_of(self, item: Trajectory, answer: Answer) -> str | None:
+        try:
+            with boundary(RewardFailed, "the answer key"):
+                said = self.says(item) if self.says is not None else None
+                return None if said is None else str(said)
+        except RewardFailed as error:
+            answer.failures = [*answer.failures, coded(error)]
+            return None
 
 
 def prefix(tree: TreeSearch, steps: tuple[Step, ...], child: Grown) -> Trajectory:

@@ -17,6 +17,7 @@ from .branching import AutoBranch
 from .budget import Budget, Ledger, Spent, slices
 from .catalogue import create, names
 from .rollouts import RolloutSearch
+from .run import Found, run, run_async
 from .tree import Ask, Child, Tree
 from .values import Bounds
 
@@ -27,6 +28,7 @@ __all__ = [
     "Bounds",
     "Budget",
     "Child",
+    "Found",
     "Ledger",
     "RolloutSearch",
     "Spent",
@@ -34,5 +36,7 @@ __all__ = [
     "TreeSearch",
     "create",
     "names",
+    "run",
+    "run_async",
     "slices",
 ]

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
 from ..storage.errors import UsageError
+from .elimination import eliminate
 from .tree import PRUNED, Ask, Child, Tree
 
 FAILURE_LIMIT = 3
@@ -57,6 +58,10 @@ class TreeSearch:
     - `prune_below`: a nonterminal child whose value is below it is closed as "pruned", with the reason; its visit
       counts.
     - `prune_quantile` (0 to 1): the same below that quantile of the process values told so far in this tree.
+    - `prune_confidence` (0 to below 1): a nonterminal node is closed as "pruned", with the reason, once it is worse
+      than a sibling with that confidence (see `elimination.py`).
+    - An ask for another outcome of a known action never completes the node, told in vain or failed; see `outcomes.py`.
+    - With `tree.merge_states` a child told without a value takes the value of its state (see `Tree`).
 
     Raises UsageError for options that make no sense.
     """
@@ -66,10 +71,14 @@ class TreeSearch:
 
     prune_below: float | None = None
     prune_quantile: float | None = None
+    prune_confidence: float | None = None
 
     def __post_init__(self) -> None:
         check_number("prune_below", self.prune_below)
         check_number("prune_quantile", self.prune_quantile, low=0.0, high=1.0)
+        check_number("prune_confidence", self.prune_confidence, low=0.0, high=1.0)
+        if self.prune_confidence == 1.0:
+            raise UsageError("prune_confidence must be below 1: nothing is certain")
 
     def ask(self, tree: Tree, k: int) -> list[Ask]:
         """At most `k` asks; each holds one virtual visit on its path until it is told."""
@@ -88,15 +97,20 @@ class TreeSearch:
         if ask is None:
             raise UsageError(f"there is no ask {ask_id} in this tree")
         size, ended = len(tree), tree.ended
-        ids = [self._place(tree, ask.node, child) for child in children]
-        if failed is None:
-            if len(children) < ask.count and not more and ask.action is None:
+        ids = [self._place(tree, ask.node, child, ask.action) for child in children]
+        if ask.action is not None:
+            tree.outcomes.note(ask.node, ask.action, len(tree) > size)
+            tree.reason[ask.node] = failed or tree.reason[ask.node]
+        elif failed is None:
+            if len(children) < ask.count and not more:
                 tree.complete[ask.node] = True
             self._note_supply(tree, ask.node, len(tree) > size)
         else:
             self._note_failure(tree, ask.node, failed)
         self._after(tree, ask, ids, tree.ended > ended)
         tree.close_ask(ask, ids)
+        if self.prune_confidence is not None:
+            eliminate(tree, ask.node, self.prune_confidence)
         return ids
 
     def _next(self, tree: Tree) -> Ask | None:
@@ -106,15 +120,20 @@ class TreeSearch:
         """What a tell means to the algorithm; `ended`: it brought a visit. Gives the ask's virtual visits back."""
         tree.release(ask.node)
 
-    def _place(self, tree: Tree, parent: int, child: Child) -> int:
+    def _place(self, tree: Tree, parent: int, child: Child, action: str | None = None) -> int:
         if child.prior is not None and not 0.0 <= child.prior < math.inf:
             child = replace(child, prior=None)
-        node = tree.find(parent, child.key)
-        if node is None:
-            node = tree.add(parent, child)
-        else:
-            tree.merge(node, child)
         value = child.value
+        if value is None and tree.merge_states:
+            value = tree.shared_value(child)
+        known = tree.find(parent, child.key)
+        if known is None:
+            node = tree.add(parent, child, action)
+        else:
+            node = known
+            tree.merge(node, child)
+        if action is not None and (first := tree.find(parent, action)) is not None:
+            tree.outcomes.told(parent, action, first, node, child.samples, new=known is None)
         if value is not None and not math.isfinite(value):
             tree.reason[node] = f"the value {value} is not finite"
             value = None
@@ -131,16 +150,28 @@ class TreeSearch:
         if verdict is None:
             tree.impute(node, "no verdict")
         else:
-            tree.back_up(node, verdict)
+            tree.back_up(node, self._backed_up(tree, node, verdict))
+
+    def _backed_up(self, tree: Tree, node: int, verdict: float) -> float:
+        """What the verdict on an end adds to its path."""
+        return verdict
+
+    def _counts_values(self) -> bool:
+        """True: the value of an unfinished state is a visit, backed up as soon as it is told."""
+        return True
 
     def _evaluate(self, tree: Tree, node: int, value: float, vote: bool) -> None:
         if tree.value[node] is None:
             tree.judge(node, value)
         elif not vote:
             return  # a state that is reached again was evaluated and counted the first time
-        tree.back_up(node, value)
+        counted = vote or self._counts_values()
+        if counted:
+            tree.back_up(node, value)
         untouched = not (tree.spine[node] or tree.child_ids[node] or tree.pending[node])
         if untouched and (reason := self._prune_reason(tree, value)) is not None:
+            if not counted:  # it ends its rollout, so its value is all that will be known
+                tree.back_up(node, value)
             tree.close(node, PRUNED, reason)
 
     def _prune_reason(self, tree: Tree, value: float) -> str | None:
@@ -171,6 +202,8 @@ class TreeSearch:
 def prior_scale(tree: Tree, node: int) -> tuple[float, float]:
     """What a missing prior among the node's children counts as (the mean of the known ones), and the sum of all."""
     known, count = tree.prior_sum[node], len(tree.child_ids[node])
+    if tree.outcomes.extra:
+        count = tree.outcomes.actions(node, count)
     if known <= 0.0:
         return 1.0, float(count)
     fill = known / tree.prior_count[node]

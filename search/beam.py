@@ -1,135 +1,126 @@
 """Beam search, level by level.
 
-The classical beam (Lowerre 1976) over agent steps, as used for LLM reasoning by Xie et al. 2023 (arXiv 2305.00633,
-section 3.1): all nodes of a level are expanded, the `beam_width` best unfinished children make the next level.
+The classical beam (Lowerre 1976) over agent steps, as used for LLM reasoning by Xie et al. 2023 (Self-Evaluation Guided
+Beam Search, arXiv 2305.00633, section 2.1): all nodes of a level are expanded, the `beam_width` best unfinished
+children make the next level. With `score="self-evaluation"` and `temperature` it is theirs, where a path of steps s has
+
+    E = product over its steps of P(s)^lambda * C(s)^(1 - lambda)          (eq. 3)
+    chance to be kept, without replacement, proportional to exp(E / tau)   (eq. 4); tau becomes alpha * tau at each step
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import inf, log
-from typing import ClassVar
+from dataclasses import dataclass
+from math import exp, inf, log
 
-from .algorithm import TreeSearch, check_count, prior_scale
-from .tree import OPEN, Ask, Child, Tree
+from ..storage.errors import UsageError
+from .algorithm import check_count, check_number
+from .frontier import distinct, goes_on, log_probability, log_share, ranked, safe_log, steps_since
+from .levels import Level, LevelSearch
+from .tree import Tree
 
-
-@dataclass(slots=True)
-class Level:
-    """The level a beam stands at: nodes still to ask, asks still open, children told, log priors from the start."""
-
-    waiting: list[int]
-    asks: set[int] = field(default_factory=set)
-    told: list[int] = field(default_factory=list)
-    log_prior: dict[int, float] = field(default_factory=dict)
+GUMBEL_TURN = 0x5EB5
+"""Keeps the draws of the beam apart from others at the same node."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beam(TreeSearch):
+class Beam(LevelSearch):
     """From `tree.start`: ask each node of the beam for `branching` children, keep the `beam_width` best unfinished
     ones.
 
-    - Best: by value; children without one come after those with, by the sum of log priors since the start (a missing
-      prior counts as uniform), then by seeded hash.
+    - `score`: "value" (by value; children without one come after those with, by the sum of log priors since the start,
+      in which a missing prior counts as the mean of its siblings'; then by seeded hash) or "self-evaluation" (by E).
+      There P is the prior normalised over the siblings and C the value; a missing one counts as the mean of its
+      siblings', as 1 when none has any. While all values of the tree lie in [0, 1], C is the value as it is; else it is
+      normalised to the tree's range at the time of ranking, and a range without extent counts as 1.
+    - `prior_weight`: lambda in [0, 1]; 1 is the plain probability of the path, 0 the plain product of confidences.
+    - `temperature`: tau. None or 0: the best are kept. Above 0: the kept ones are drawn without replacement (by Gumbel
+      top-k, Kool et al. 2019, arXiv 1903.06059, with the tree's seed) from eq. 4. With `score="value"` E is the
+      child's own C; without a value it is 0, or the path's probability where no child of the level has one.
+      `temperature_decay`: alpha in [0, 1].
     - Finished runs never compete with unfinished ones for a place and are never dropped; `tree.best()` picks among
       them.
     - Of several children with the same `state_key` only the best enters the beam, so it does not collapse onto copies.
-    - Recorded steps enter the beam only when the policy proposes them.
-    - A node whose expansion failed or brought nothing is asked again until it is closed (see TreeSearch).
-    - The search ends when a level has no unfinished child, whatever budget is left: `ask` returns []. What was dropped
-      stays open in the tree.
-
-    `tree.memory["beam"]` holds one Level for each start.
+    - The search ends when a level has no unfinished child; what was dropped stays open in the tree. It does not look at
+      the budget: a larger one continues it, and one below about `beam_width * branching * steps` transitions ends it
+      before any run has. Then take a narrower beam.
     """
 
-    synchronous: ClassVar[bool] = True
-
     beam_width: int = 4
-    branching: int = 4
+    score: str = "value"
+    prior_weight: float = 0.5
+    temperature: float | None = None
+    temperature_decay: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("beam_width", self.beam_width)
-        check_count("branching", self.branching)
+        check_number("prior_weight", self.prior_weight, low=0.0, high=1.0)
+        check_number("temperature", self.temperature, low=0.0)
+        check_number("temperature_decay", self.temperature_decay, low=0.0, high=1.0)
+        if self.score not in ("value", "self-evaluation"):
+            raise UsageError(f"score must be value or self-evaluation, not {self.score!r}")
 
-    def tell(
-        self, tree: Tree, ask_id: int, children: Sequence[Child], *, more: bool = False, failed: str | None = None
-    ) -> list[int]:
-        """As every algorithm; the children wait for the end of their level."""
-        ids = super().tell(tree, ask_id, children, more=more, failed=failed)
-        for level in self._levels(tree).values():
-            if ask_id in level.asks:
-                level.asks.remove(ask_id)
-                level.told.extend(node for node in ids if node not in level.told)
-        return ids
+    def _choose(self, tree: Tree, level: Level, told: Sequence[int]) -> list[int]:
+        start, open_nodes = tree.start, [node for node in told if goes_on(tree, node)]
+        order = self._order(tree, start, open_nodes)
+        tau = (self.temperature or 0.0) * self.temperature_decay ** (level.number - 1)
+        if tau > 0.0:
+            scores = self._scores(tree, start, open_nodes)
+            lots = {node: scores[node] / tau + _gumbel(tree, node) for node in open_nodes}
+            order.sort(key=lambda node: lots[node], reverse=True)
+        return distinct(tree, order)[: self.beam_width]
 
-    def _levels(self, tree: Tree) -> dict[int, Level]:
-        levels: dict[int, Level] = tree.memory.setdefault("beam", {})
-        return levels
+    def _order(self, tree: Tree, start: int, nodes: list[int]) -> list[int]:
+        """From the best to the worst, without chance."""
+        if self.score == "value":
+            return ranked(tree, start, nodes)
+        merit = {
+            node: (self._log_score(tree, start, node), log_probability(tree, start, node), -tree.order[node])
+            for node in nodes
+        }
+        return sorted(nodes, key=lambda node: merit[node], reverse=True)
 
-    def _after(self, tree: Tree, ask: Ask, ids: Sequence[int], ended: bool) -> None:
-        super()._after(tree, ask, ids, ended)
-        if not ids and not tree.complete[ask.node]:
-            for level in self._levels(tree).values():
-                if ask.id in level.asks:
-                    level.waiting.append(ask.node)
+    def _scores(self, tree: Tree, start: int, nodes: list[int]) -> dict[int, float]:
+        """E of eq. 4 for each node."""
+        if self.score == "self-evaluation":
+            return {node: exp(self._log_score(tree, start, node)) for node in nodes}
+        values = {node: tree.value[node] for node in nodes}
+        if all(value is None for value in values.values()):
+            return {node: exp(log_probability(tree, start, node)) for node in nodes}
+        return {node: 0.0 if value is None else _confidence(tree, value) for node, value in values.items()}
 
-    def _next(self, tree: Tree) -> Ask | None:
-        level = self._levels(tree).setdefault(tree.start, Level([tree.start], log_prior={tree.start: 0.0}))
-        while True:
-            while level.waiting:
-                node = level.waiting.pop(0)
-                if tree.status[node] == OPEN and not tree.complete[node]:
-                    return self._open(tree, level, node)
-                level.told.extend(_known(tree, node))
-            if level.asks or not level.told:
-                return None
-            self._advance(tree, level)
-
-    def _open(self, tree: Tree, level: Level, node: int) -> Ask:
-        tree.hold(node)
-        ask = tree.open_ask(node, self.branching)
-        level.asks.add(ask.id)
-        return ask
-
-    def _advance(self, tree: Tree, level: Level) -> None:
-        log_prior = _log_priors(tree, level)
-        ranked = sorted(
-            (node for node in level.told if tree.status[node] == OPEN),
-            key=lambda node: (_value(tree, node), log_prior[node], -tree.order[node]),
-            reverse=True,
-        )
-        seen: set[str] = set()
-        level.waiting, level.told = [], []
-        for node in ranked:
-            state = tree.state_key[node]
-            if state is not None and state in seen:
-                continue
-            if state is not None:
-                seen.add(state)
-            level.waiting.append(node)
-            if len(level.waiting) == self.beam_width:
-                break
-        level.log_prior = {node: log_prior[node] for node in level.waiting}
+    def _log_score(self, tree: Tree, start: int, node: int) -> float:
+        """The logarithm of E (eq. 3)."""
+        weight, total = self.prior_weight, 0.0
+        for step in steps_since(tree, start, node):
+            if weight > 0.0:
+                total += weight * log_share(tree, step)
+            if weight < 1.0:
+                total += (1.0 - weight) * safe_log(_step_confidence(tree, step))
+        return total
 
 
-def _known(tree: Tree, node: int) -> list[int]:
-    """The children of a node that has no others, the recorded one left out."""
-    return [child for child in tree.open_ids[node] if not tree.spine[child]]
-
-
-def _value(tree: Tree, node: int) -> float:
+def _step_confidence(tree: Tree, node: int) -> float:
+    """C of the step that ends in the node."""
     value = tree.value[node]
-    return -inf if value is None else value
+    if value is not None:
+        return _confidence(tree, value)
+    values = [tree.value[sibling] for sibling in tree.child_ids[tree.parent[node]]]
+    known = [_confidence(tree, value) for value in values if value is not None]
+    return sum(known) / len(known) if known else 1.0
 
 
-def _log_priors(tree: Tree, level: Level) -> dict[int, float]:
-    """The log priors of the told children, summed from the beam's start; normalised over siblings."""
-    sums: dict[int, float] = {}
-    for node in level.told:
-        parent, prior = tree.parent[node], tree.prior[node]
-        fill, total = prior_scale(tree, parent)
-        share = (fill if prior is None else prior) / total
-        sums[node] = level.log_prior[parent] + (log(share) if share > 0.0 else -inf)
-    return sums
+def _confidence(tree: Tree, value: float) -> float:
+    """A value as a number in [0, 1]."""
+    bounds = tree.bounds
+    if bounds.low >= 0.0 and bounds.high <= 1.0:
+        return value
+    return bounds.normalise(value) if bounds.scale > 0.0 else 1.0
+
+
+def _gumbel(tree: Tree, node: int) -> float:
+    """A draw from the standard Gumbel distribution."""
+    uniform = tree.draw(node, GUMBEL_TURN + tree.start)
+    return -log(-log(uniform)) if 0.0 < uniform < 1.0 else -inf

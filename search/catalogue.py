@@ -16,7 +16,21 @@ if TYPE_CHECKING:
     from .algorithm import Algorithm
 
 GROUP = "ttc_replay.algorithms"
-BUILT_IN = {"beam": "beam:Beam", "best-of-n": "best_of_n:BestOfN", "mcts": "mcts:MCTS"}
+BUILT_IN = {
+    "self-consistency": "self_consistency:SelfConsistency",
+    "ab-mcts": "ab_mcts:AdaptiveBranching",
+    "gumbel": "gumbel:Gumbel",
+    "particles": "particles:Particles",
+    "omega-prm": "omega_prm:OmegaPRM",
+    "beam": "beam:Beam",
+    "best-first": "best_first:BestFirst",
+    "best-of-n": "best_of_n:BestOfN",
+    "dvts": "dvts:DVTS",
+    "greedy": "greedy:Greedy",
+    "mcts": "mcts:MCTS",
+    "tot-bfs": "tree_of_thoughts:BreadthFirst",
+    "tot-dfs": "tree_of_thoughts:DepthFirst",
+}
 
 
 def names() -> list[str]:

@@ -11,18 +11,37 @@ Open asks and rollouts count in N and n. In Q they do not, as in WU-UCT (Liu et 
 `virtual_loss` says so: a loss of 1 is the classic one (Chaslot et al. 2008), and costs much quality at width.
 
 Expansion by progressive widening (Couetoux et al. 2011): a node may have ceil(C * N^alpha) children. Evaluation by the
-value a child was told with, else by a rollout to an end. Backup adds to sums and counts; means are never stored.
+value a child was told with, by a rollout to an end, or by both. Backup adds to sums and counts; means are never stored.
+
+Rewards mixed as in RAP (Hao et al. 2023, arXiv 2305.14992, section 3.2 for the rewards, 3.3 for the planning): the
+probability of an action and the evaluation of what it leads to make one reward r = p^alpha * v^(1 - alpha), and Q is
+the mean reward along the best rollout. Here `prior_weight` is alpha, p the prior normalised over the siblings and v the
+normalised Q; `backup="max"` takes the best rollout. What differs: RAP mixes at every step and averages the rewards of
+all later steps; this takes the mean once, at selection, of a step's own p and of the value that a rollout ended with.
+
+Mixed leaf evaluation as in AlphaGo (Silver et al. 2016, "Mastering the game of Go with deep neural networks and tree
+search", "Searching with policy and value networks"): V(s_L) = (1 - lambda) * v(s_L) + lambda * z, with v the told value
+of the leaf, z that of the end its rollout comes to, and lambda `rollout_weight`. One simulation is one visit, which
+ends at the rollout's end and has the value V on its whole path.
+
+Worlds that answer differently each time, as in double progressive widening (Couetoux et al. 2011, "Continuous upper
+confidence trees"): an action that was visited n times may have been played ceil(C' * n^alpha') times. Couetoux counts
+its distinct outcomes; here every draw counts, and in n an outcome that is an end counts once, so a world with few
+outcomes is not paid for without end. An outcome to go on in is drawn in proportion to how often the world drew it, as
+there, among those that have something left.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, inf, log, pow, sqrt
+from functools import cached_property
+from math import ceil, pow
 
 from ..storage.errors import UsageError
-from .algorithm import check_count, check_number, prior_scale
+from .algorithm import check_count, check_number
 from .rollouts import RolloutSearch
-from .tree import Tree
+from .selection import FORMULAS, Formula, actions, aggregate, highest, highest_value, is_open, mean_value
+from .tree import OPEN, Ask, Tree
 
 EXPLORATION = {"uct": 0.3, "puct": 0.5}
 """Chosen on needles among 4,096 leaves with a noisy value and without one, 64 and 256 transitions, widths 1 to 32."""
@@ -30,7 +49,7 @@ EXPLORATION = {"uct": 0.3, "puct": 0.5}
 
 @dataclass(frozen=True, kw_only=True)
 class MCTS(RolloutSearch):
-    """UCT or PUCT with progressive widening.
+    """UCT or PUCT with progressive widening, over actions with one outcome or several.
 
     - `selection`: "uct" or "puct"; `exploration`: the constant c, None for 0.3 (uct) or 0.5 (puct).
     - `virtual_loss`: how many visits with the tree's lowest value an open ask or rollout counts as in Q. What has open
@@ -41,8 +60,18 @@ class MCTS(RolloutSearch):
       rollout goes on in the likeliest; the others wait for a visit.
     - `first_play_urgency`: the score of a child without any visit, on the normalised scale. None: such children come
       first ("uct"), or count as good as their parent ("puct").
-    - `evaluation`: "value" (a told value ends the rollout; without one it goes to an end) or "both" (the value counts,
-      and the rollout goes to an end all the same).
+    - `backup`: "mean", or "max": Q is the highest value backed up through the child. The Q of what was never visited
+      is a mean all the same.
+    - `prior_weight`: alpha from 0 to 1, how much of the prior is mixed into Q; 0 is none of it.
+    - `evaluation`: "value" (a told value ends the rollout; without one it goes to an end), "rollout" (values of
+      unfinished states are kept, for pruning and for people, but not backed up) or "both" (one visit with the mixed
+      value at the rollout's end; the leaf is the first state on its path that had no visit, and z alone counts where
+      the leaf's value is unknown). Under the latter two a state that is pruned, fails or turns out to have no children
+      ends its rollout with its own value when it has one.
+    - `rollout_weight`: lambda from 0 to 1; "both" only.
+    - `outcome_coefficient`, `outcome_exponent`: C' from 0 and alpha' in [0, 1]. 0: every action is played once. With
+      more, an action none of whose outcomes is open is played again until `outcomes.SETTLED_AFTER` draws in a row
+      brought nothing new; only then is it exhausted.
 
     A node without an open child is asked even beyond its limit, so no search stalls while something is left. Nodes of
     the record are nodes like all others: the descent follows the spine and may widen at any of its states.
@@ -55,38 +84,60 @@ class MCTS(RolloutSearch):
     widening_exponent: float = 0.5
     expand: int = 1
     first_play_urgency: float | None = None
+    backup: str = "mean"
+    prior_weight: float = 0.0
     evaluation: str = "value"
+    rollout_weight: float = 0.5
+    outcome_coefficient: float = 0.0
+    outcome_exponent: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("exploration", self.exploration, low=0.0)
-        check_number("virtual_loss", self.virtual_loss, low=0.0)
-        check_number("widening_coefficient", self.widening_coefficient, low=0.0)
-        check_number("widening_exponent", self.widening_exponent, low=0.0, high=1.0)
+        for name in ("virtual_loss", "widening_coefficient", "outcome_coefficient"):
+            check_number(name, getattr(self, name), low=0.0)
+        for name in ("widening_exponent", "outcome_exponent", "prior_weight", "rollout_weight"):
+            check_number(name, getattr(self, name), low=0.0, high=1.0)
         check_number("first_play_urgency", self.first_play_urgency)
         check_count("expand", self.expand)
-        if self.selection not in ("uct", "puct"):
-            raise UsageError(f"selection must be uct or puct, not {self.selection!r}")
-        if self.evaluation not in ("value", "both"):
-            raise UsageError(f"evaluation must be value or both, not {self.evaluation!r}")
+        _check_choice("selection", self.selection, "uct", "puct")
+        _check_choice("backup", self.backup, "mean", "max")
+        _check_choice("evaluation", self.evaluation, "value", "rollout", "both")
+
+    def ask(self, tree: Tree, k: int) -> list[Ask]:
+        """At most `k` asks; each holds one virtual visit on its path until it is told."""
+        if self.outcome_coefficient:
+            tree.outcomes.wanted = True
+        return super().ask(tree, k)
 
     def _count(self) -> int:
         return self.expand
 
-    def _goes_on_after_value(self) -> bool:
-        return self.evaluation == "both"
+    def _counts_values(self) -> bool:
+        return self.evaluation == "value"
 
-    def _descend(self, tree: Tree, top: int, leave_spine: bool = False) -> int | None:
+    def _backed_up(self, tree: Tree, node: int, verdict: float) -> float:
+        if self.evaluation != "both":
+            return verdict
+        value = tree.value[_leaf(tree, node)]
+        return verdict if value is None else (1.0 - self.rollout_weight) * value + self.rollout_weight * verdict
+
+    def _choose(self, tree: Tree, top: int, leave_spine: bool = False) -> tuple[int, str | None] | None:
         recorded = tree.spine_child(top) if leave_spine else None
-        barred = set() if recorded is None else {recorded}
-        node = self._walk(tree, top, set(barred), crowd=False)
-        return node if node is not None else self._walk(tree, top, barred, crowd=True)
+        spot = self._walk(tree, top, recorded, crowd=False)
+        return spot if spot is not None else self._walk(tree, top, recorded, crowd=True)
 
-    def _walk(self, tree: Tree, top: int, blocked: set[int], crowd: bool) -> int | None:
+    def _walk(self, tree: Tree, top: int, recorded: int | None, crowd: bool) -> tuple[int, str | None] | None:
         """Descend to the node to ask. `crowd`: a node without an open child may be asked by several at once."""
-        node = top
+        node, stochastic = top, self.outcome_coefficient > 0.0
+        blocked = set() if recorded is None else {recorded}
         while not self._may_widen(tree, node):
-            child = self._select(tree, node, blocked)
+            if stochastic:
+                child, action = self._play(tree, node, recorded, blocked)
+                if action is not None:
+                    return node, action
+            else:
+                child = self._select(tree, node, blocked)
             if child >= 0:
                 node = child
             elif not tree.complete[node] and (crowd or not tree.pending[node]):
@@ -96,7 +147,7 @@ class MCTS(RolloutSearch):
             else:  # all it has is being asked: look elsewhere
                 blocked.add(node)
                 node = top
-        return node
+        return node, None
 
     def _may_widen(self, tree: Tree, node: int) -> bool:
         if tree.complete[node]:
@@ -104,63 +155,83 @@ class MCTS(RolloutSearch):
         visits = tree.visits[node] + tree.virtual[node]
         limit = ceil(self.widening_coefficient * pow(visits, self.widening_exponent))
         have = len(tree.child_ids[node]) + tree.pending[node]
+        if self.outcome_coefficient:
+            have = tree.outcomes.actions(node, have) - tree.outcomes.pending_at(node)
         return have < max(1, limit)
 
+    @cached_property
+    def _formula(self) -> Formula:
+        constant = EXPLORATION[self.selection] if self.exploration is None else self.exploration
+        return FORMULAS[self.selection](
+            exploration=constant,
+            loss=self.virtual_loss,
+            urgency=self.first_play_urgency,
+            prior_weight=self.prior_weight,
+        )
+
     def _select(self, tree: Tree, node: int, blocked: set[int]) -> int:
-        """The open child with the highest score, ties by seeded hash; -1 when there is none."""
+        """The open child with the highest score; -1 when there is none."""
         children = tree.open_ids[node]
         if blocked:
             children = [child for child in children if child not in blocked]
-        if len(children) < 2:
-            return children[0] if children else -1
-        if self.selection == "uct":
-            return self._select_uct(tree, node, children)
-        return self._select_puct(tree, node, children)
+        return self._formula.select(tree if self.backup == "mean" else highest(tree, children), tree, node, children)
 
-    def _constant(self) -> float:
-        return EXPLORATION[self.selection] if self.exploration is None else self.exploration
+    def _play(self, tree: Tree, node: int, recorded: int | None, blocked: set[int]) -> tuple[int, str | None]:
+        """The action with the highest score: an outcome of it to go on in, or -1 and its key, to be played again.
 
-    def _select_uct(self, tree: Tree, node: int, children: list[int]) -> int:
-        visits, virtual, value_sum, order = tree.visits, tree.virtual, tree.value_sum, tree.order
-        low, scale = tree.bounds.low, tree.bounds.scale
-        exploration, loss = self._constant(), self.virtual_loss
-        unvisited = inf if self.first_play_urgency is None else self.first_play_urgency
-        log_total = log(max(1, visits[node] + virtual[node]))
-        best, best_score = -1, -inf
-        for child in children:
-            real = visits[child]
-            count = real + virtual[child]
-            if real:
-                quality = (value_sum[child] - real * low) * scale / (real + loss * virtual[child])
-                score = quality + exploration * sqrt(log_total / count)
-            else:
-                score = exploration * sqrt(log_total / count) if count else unvisited
-            if score > best_score or (score == best_score and order[child] < order[best]):
-                best, best_score = child, score
-        return best
+        -1 and None when there is none.
+        """
+        grouped = {
+            first: outcomes
+            for first, outcomes in actions(tree, node).items()
+            if first != recorded and _may_play(tree, node, first, outcomes, blocked)
+        }
+        arms = aggregate(tree, node, grouped, mean_value if self.backup == "mean" else highest_value)
+        first = self._formula.select(arms, tree, node, list(grouped))
+        if first < 0:
+            return -1, None
+        going_on = is_open(tree, grouped[first], blocked)
+        if not going_on or self._may_draw(tree, node, first, grouped[first]):
+            return -1, tree.key[first]
+        return _drawn(tree, node, first, going_on), None
 
-    def _select_puct(self, tree: Tree, node: int, children: list[int]) -> int:
-        visits, virtual, value_sum, order = tree.visits, tree.virtual, tree.value_sum, tree.order
-        low, scale, loss = tree.bounds.low, tree.bounds.scale, self.virtual_loss
-        unvisited = self.first_play_urgency
-        prior, (fill, total) = tree.prior, prior_scale(tree, node)
-        factor = self._constant() * sqrt(max(1, visits[node] + virtual[node])) / total
-        best, best_score = -1, -inf
-        for child in children:
-            weight = prior[child]
-            real = visits[child]
-            count = real + virtual[child]
-            score = factor * (fill if weight is None else weight) / (1 + count)
-            if real:
-                score += (value_sum[child] - real * low) * scale / (real + loss * virtual[child])
-            elif not count:
-                unvisited = _parent_quality(tree, node) if unvisited is None else unvisited
-                score += unvisited
-            if score > best_score or (score == best_score and order[child] < order[best]):
-                best, best_score = child, score
-        return best
+    def _may_draw(self, tree: Tree, node: int, first: int, outcomes: list[int]) -> bool:
+        # an end counts once however often it was drawn: else a world that answers with it always would be asked forever
+        visits = sum(1 if tree.terminal[one] else tree.visits[one] + tree.virtual[one] for one in outcomes)
+        return tree.outcomes.played(node, tree.key[first]) < ceil(
+            self.outcome_coefficient * pow(visits, self.outcome_exponent)
+        )
 
 
-def _parent_quality(tree: Tree, node: int) -> float:
-    mean = tree.mean(node)
-    return 0.0 if mean is None else tree.bounds.normalise(mean)
+def _leaf(tree: Tree, node: int) -> int:
+    """The first node on the path of a new end that had no visit before; recorded steps and the root are no leaves."""
+    parent = tree.parent[node]
+    while parent > 0 and not tree.visits[parent] and not tree.spine[parent]:
+        node, parent = parent, tree.parent[parent]
+    return node
+
+
+def _may_play(tree: Tree, node: int, first: int, outcomes: list[int], blocked: set[int]) -> bool:
+    """True when the action has an outcome to go on in, or none that is open and it may be played again."""
+    if is_open(tree, outcomes, blocked):
+        return True
+    if any(tree.status[outcome] == OPEN for outcome in outcomes):
+        return False
+    action = tree.key[first]
+    return not tree.outcomes.settled(node, action) and not tree.outcomes.pending.get((node, action))
+
+
+def _drawn(tree: Tree, node: int, first: int, outcomes: list[int]) -> int:
+    """One of the outcomes, with the chances that the world has shown."""
+    times = tree.outcomes.draws(node, tree.key[first], first)
+    left = tree.draw(first, tree.opened) * sum(times[outcome] for outcome in outcomes)
+    for outcome in outcomes:
+        left -= times[outcome]
+        if left < 0.0:
+            return outcome
+    return outcomes[-1]
+
+
+def _check_choice(name: str, value: str, *known: str) -> None:
+    if value not in known:
+        raise UsageError(f"{name} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}")

@@ -37,21 +37,27 @@ class RolloutSearch(TreeSearch):
             if tree.status[tip] != OPEN:
                 tree.release(tip)  # another rollout has ended everything below: this one stops without a visit
                 continue
-            node = self._descend(tree, tip)
-            if node is not None:
-                tree.hold(node, above=tip)
-                return tree.open_ask(node, 1)
+            spot = self._choose(tree, tip)
+            if spot is not None:
+                tree.hold(spot[0], above=tip)
+                return tree.open_ask(spot[0], 1, spot[1])
             tree.tips.append(tip)  # everything below is being asked already
         return None
 
     def _begin(self, tree: Tree) -> Ask | None:
         if tree.status[tree.start] != OPEN:
             return None
-        node = self._descend(tree, tree.start, tree.leave_spine)
-        if node is None:
+        spot = self._choose(tree, tree.start, tree.leave_spine)
+        if spot is None:
             return None
+        node, action = spot
         tree.hold(node)
-        return tree.open_ask(node, self._count())
+        return tree.open_ask(node, self._count() if action is None else 1, action)
+
+    def _choose(self, tree: Tree, top: int, leave_spine: bool = False) -> tuple[int, str | None] | None:
+        """Where to ask, and the known action to play again there (None: for a new one)."""
+        node = self._descend(tree, top, leave_spine)
+        return None if node is None else (node, None)
 
     def _descend(self, tree: Tree, top: int, leave_spine: bool = False) -> int | None:
         """The node at or below `top` to ask for a child; None when there is none that is not being asked already."""

@@ -1,86 +1,34 @@
-"""Tree: the whole state of one search as append-only columns, one entry per node, ids instead of objects.
+"""Tree: the whole state of one search, and what tells do to it. `columns.py` says what the columns mean.
 
-What the columns mean (node 0 is the root, its parent is -1):
-
-    parent, depth, key, state_key, order     the shape; `order` is the seeded hash that breaks ties
-    prior, value, samples                    as told; value None: no verdict on this state; samples: merged duplicates
-    prior_sum, prior_count                   over the children whose prior is known
-    ends, visits, value_sum                  visits = ends + the children's visits; `ends` are visits that ended here
-    virtual                                  open asks and open rollouts at or below the node
-    terminal, spine, imputed                 a finished run / a recorded step / backed up the tree's minimum
-    status, reason                           "open", "closed" (finished), "exhausted", "failed" or "pruned", and why
-    complete, pending, failures, fruitless   no more children exist / asks open at this very node / told in vain
-
-A node is exhausted when it is complete, no child is open and no ask is open at it; that goes upwards at once. Nothing
-is ever copied or removed; one tell costs O(depth).
+A node is exhausted when it is complete, no child is open, no ask is open at it and no action of it is to be sampled
+again (see `outcomes.py`); that goes upwards at once. Nothing is ever copied or removed; one tell costs O(depth).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
-from zlib import crc32
 
 from ..storage.errors import UsageError
+from .columns import CLOSED, EXHAUSTED, FAILED, OPEN, PRUNED, Ask, Child, Columns, mix
+from .outcomes import Outcomes
 from .values import Bounds
 
-OPEN, CLOSED, EXHAUSTED, FAILED, PRUNED = "open", "closed", "exhausted", "failed", "pruned"
-_MASK = (1 << 64) - 1
+__all__ = ["CLOSED", "EXHAUSTED", "FAILED", "OPEN", "PRUNED", "Ask", "Child", "Tree", "mix"]
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """`count` children of `node` are wanted. `action` set: another outcome of the known child with that key."""
+class Tree(Columns):
+    """One search tree. Algorithms write it; everyone may read its columns by node id.
 
-    id: int
-    node: int
-    count: int
-    action: str | None = None
+    `merge_states`: a child told without a value takes that of an earlier node with the same state key, if both are
+    ends or neither is (the outcome of a run that was cut says nothing about going on). The evaluation is shared, paths
+    and visits are not.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Child:
-    """One told child. `value` is the score of its state, None when unknown; `samples` proposals were merged into it."""
-
-    key: str
-    prior: float | None = None
-    value: float | None = None
-    terminal: bool = False
-    state_key: str | None = None
-    samples: int = 1
-
-
-def mix(left: int, right: int) -> int:
-    """A 64-bit hash of two integers (the finaliser of splitmix64, Steele et al. 2014): equal on every platform."""
-    word = (left * 0x9E3779B97F4A7C15 + right + 0x632BE59BD9B4E019) & _MASK
-    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _MASK
-    return word ^ (word >> 31)
-
-
-class SpineColumn(list[bool]):
-    """The column `tree.spine[node]`; called, `tree.spine(keys, value)` tells the recorded steps."""
-
-    def __init__(self, tree: Tree):
-        super().__init__()
-        self._tree = tree
-
-    def __call__(self, keys: Sequence[str], value: float | None, terminal: bool = True) -> list[int]:
-        """Tell the record as a chain from the root, before the search and at no budget cost; returns its node ids.
-
-        The last node ends the record with `value`: one visit with it on every node of the path, none when it is None
-        (unknown). Raises UsageError when the tree has other nodes already.
-        """
-        return self._tree.tell_spine(keys, value, terminal)
-
-
-class Tree:
-    """One search tree. Algorithms write it; everyone may read its columns by node id."""
-
-    def __init__(self, seed: int = 0):
-        self.seed = seed
+    def __init__(self, seed: int = 0, merge_states: bool = False):
+        super().__init__(seed)
+        self.merge_states = merge_states
         self.start = 0
         """Where algorithms begin to descend."""
         self.leave_spine = False
@@ -98,82 +46,50 @@ class Tree:
         """The node ids that each finished ask brought."""
         self.tips: deque[int] = deque()
         """Where open rollouts wait for their next ask, oldest first."""
-        self._by_key: dict[tuple[int, str], int] = {}
+        self.outcomes = Outcomes()
+        """What is known of actions that were asked for more than one outcome."""
+        self.votes: dict[str, float] = {}
+        """The weight of each answer; filled by algorithms that vote, and by no others."""
         self._best = -1
         self._spine_leaf = -1
-        self._columns()
+        self._values: dict[tuple[str, bool], float] = {}
         self._append(-1, Child(key=""))
-
-    def _columns(self) -> None:
-        self.parent: list[int] = []
-        self.depth: list[int] = []
-        self.key: list[str] = []
-        self.state_key: list[str | None] = []
-        self.order: list[int] = []
-        self.prior: list[float | None] = []
-        self.prior_sum: list[float] = []
-        self.prior_count: list[int] = []
-        self.value: list[float | None] = []
-        self.samples: list[int] = []
-        self.ends: list[int] = []
-        self.visits: list[int] = []
-        self.value_sum: list[float] = []
-        self.virtual: list[int] = []
-        self.terminal: list[bool] = []
-        self.spine = SpineColumn(self)
-        self.imputed: list[bool] = []
-        self.status: list[str] = []
-        self.reason: list[str | None] = []
-        self.complete: list[bool] = []
-        self.pending: list[int] = []
-        self.failures: list[int] = []
-        self.fruitless: list[int] = []
-        self.child_ids: list[list[int]] = []
-        self.open_ids: list[list[int]] = []
-
-    def __len__(self) -> int:
-        return len(self.parent)
 
     # Reading
 
-    def children(self, node: int) -> list[int]:
-        """The ids of the node's children in the order they were told."""
-        return list(self.child_ids[node])
-
-    def path(self, node: int) -> list[int]:
-        """The ids from the root to the node, both included."""
-        path = []
-        while node >= 0:
-            path.append(node)
-            node = self.parent[node]
-        return path[::-1]
-
-    def mean(self, node: int) -> float | None:
-        """The mean of the values backed up through the node; None without a visit."""
-        return self.value_sum[node] / self.visits[node] if self.visits[node] else None
-
     def best(self) -> int | None:
-        """The finished node with the highest told value, then the fewest steps, then the lowest id.
+        """The finished node whose answer has the most votes (where anybody votes: see `standing`), then the highest
+        told value, then the fewest steps, then the lowest id.
 
-        The record's own end only when the search has finished nothing with a value; None when there is no record
-        either.
+        Without votes only ends with a value count. The record's own end only when the search has finished nothing that
+        counts; None when there is no record either.
         """
+        if self.votes and (voted := self._elected()) is not None:
+            return voted
         if self._best >= 0:
             return self._best
         return self._spine_leaf if self._spine_leaf >= 0 else None
 
-    def find(self, parent: int, key: str) -> int | None:
-        """The child of `parent` with that key."""
-        return self._by_key.get((parent, key))
+    def standing(self, node: int) -> float:
+        """The votes for the node's answer; 0.0 when nobody votes."""
+        return self.votes.get(self.answer(node), 0.0) if self.votes else 0.0
 
-    def spine_child(self, node: int) -> int | None:
-        """The recorded child of a recorded node (the root is one); None elsewhere and at the record's end."""
-        children = self.child_ids[node]
-        return children[0] if children and self.spine[children[0]] else None
+    def _elected(self) -> int | None:
+        best = None
+        for node in self.finished:
+            if self.spine[node]:
+                continue
+            value = self.value[node]
+            rank = (self.standing(node), value is not None, value or 0.0, -self.depth[node], -node)
+            if best is None or rank > best[0]:
+                best = (rank, node)
+        return None if best is None else best[1]
 
-    def draw(self, node: int, turn: int) -> float:
-        """A number in [0, 1) that depends on the seed, the node's path and `turn`, and on nothing else."""
-        return mix(self.order[node], turn) / 2.0**64
+    def shared_value(self, child: Child) -> float | None:
+        """What `merge_states` makes of a child that was told without a value; None when nobody knows its state."""
+        if not self.merge_states or child.state_key is None:
+            return None
+        return self._values.get((child.state_key, child.terminal))
 
     # Telling
 
@@ -200,6 +116,8 @@ class Tree:
         self.opened += 1
         self.asks[ask.id] = ask
         self.pending[node] += 1
+        if action is not None:
+            self.outcomes.ask(node, action)
         return ask
 
     def close_ask(self, ask: Ask, told: Sequence[int]) -> None:
@@ -207,27 +125,32 @@ class Tree:
         del self.asks[ask.id]
         self.told[ask.id] = tuple(told)
         self.pending[ask.node] -= 1
+        if ask.action is not None:
+            self.outcomes.close(ask.node, ask.action)
         self.settle(ask.node)
 
-    def add(self, parent: int, child: Child) -> int:
-        """Append a new child; a terminal one is closed. The caller has made sure that the key is new."""
-        return self._append(parent, child)
+    def add(self, parent: int, child: Child, action: str | None = None) -> int:
+        """Append a new child; a terminal one is closed. `action`: it is one more outcome of that known action. The
+        caller has made sure that the key is new."""
+        return self._append(parent, child, action)
 
     def merge(self, node: int, child: Child) -> None:
-        """Count a duplicate of a known node; its prior is kept, or taken when there was none."""
+        """Count a duplicate of a known node; its prior and state key are kept, or taken when there was none."""
         self.samples[node] += child.samples
+        if self.state_key[node] is None and child.state_key is not None:
+            self._name_state(node, child.state_key)
         if self.prior[node] is None and child.prior is not None:
             self.prior[node] = child.prior
-            self._sum_prior(self.parent[node], child.prior)
-
-    def _sum_prior(self, parent: int, prior: float) -> None:
-        self.prior_sum[parent] += prior
-        self.prior_count[parent] += 1
+            if self.action[node] == self.key[node]:
+                self._sum_prior(self.parent[node], child.prior)
 
     def judge(self, node: int, value: float) -> None:
         """Set the verdict on a node's state (None until now) and, if it ends a run, compare it with the best."""
         self.value[node] = value
         self.imputed[node] = False
+        state = self.state_key[node]
+        if self.merge_states and state is not None:
+            self._values.setdefault((state, self.terminal[node]), value)
         if self.terminal[node] and not self.spine[node] and self._better(node, value):
             self._best = node
 
@@ -256,10 +179,14 @@ class Tree:
         visits, value_sum, parent = self.visits, self.value_sum, self.parent
         self.ends[node] += 1
         self.ended += 1
+        above, value_max = node, self.value_max
         while node >= 0:
             visits[node] += 1
             value_sum[node] += value
             node = parent[node]
+        while above >= 0 and value > value_max[above]:  # nobody above has less than the highest below it
+            value_max[above] = value
+            above = parent[above]
 
     def hold(self, node: int, above: int = -1) -> None:
         """Count something open at `node`: one virtual visit on it and its ancestors, up to below `above`."""
@@ -285,47 +212,16 @@ class Tree:
             self.settle(parent)
 
     def settle(self, node: int) -> None:
-        """Close the node if nothing below it is left: complete, no open child, no ask open at it."""
+        """Close the node if nothing below it is left: complete, no open child, no ask open at it, no action to sample.
+
+        An unvisited node without children ends its rollout: with its own value when it has one (an algorithm that did
+        not count it when it was told), else imputed.
+        """
         if self.complete[node] and not self.open_ids[node] and not self.pending[node] and self.status[node] == OPEN:
+            if self.outcomes.wanted and self.outcomes.unsettled(node, len(self.child_ids[node])):
+                return
             failed = self.failures[node] > 0 and not self.child_ids[node]
             if not self.child_ids[node] and not self.visits[node] and node > 0 and not self.spine[node]:
-                self.impute(node, "no children")
+                value = self.value[node]
+                self.impute(node, "no children") if value is None else self.back_up(node, value)
             self.close(node, FAILED if failed else EXHAUSTED, self.reason[node] or "all children are closed")
-
-    def _append(self, parent: int, child: Child) -> int:
-        node = len(self.parent)
-        root = parent < 0
-        self.parent.append(parent)
-        self.depth.append(0 if root else self.depth[parent] + 1)
-        self.key.append(child.key)
-        self.state_key.append(child.state_key)
-        salt = self.seed & _MASK if root else self.order[parent]
-        self.order.append(mix(salt, crc32(child.key.encode("utf-8", "surrogatepass"))))
-        self.prior.append(child.prior)
-        self.prior_sum.append(0.0)
-        self.prior_count.append(0)
-        self.value.append(None)
-        self.samples.append(child.samples)
-        self.ends.append(0)
-        self.visits.append(0)
-        self.value_sum.append(0.0)
-        self.virtual.append(0)
-        self.terminal.append(child.terminal)
-        self.spine.append(False)
-        self.imputed.append(False)
-        self.status.append(CLOSED if child.terminal else OPEN)
-        self.reason.append(None)
-        self.complete.append(child.terminal)
-        self.pending.append(0)
-        self.failures.append(0)
-        self.fruitless.append(0)
-        self.child_ids.append([])
-        self.open_ids.append([])
-        if not root:
-            self._by_key[parent, child.key] = node
-            if child.prior is not None:
-                self._sum_prior(parent, child.prior)
-            self.child_ids[parent].append(node)
-            if not child.terminal:
-                self.open_ids[parent].append(node)
-        return node

@@ -16,6 +16,7 @@ from . import schema
 from .bulk import IN_LIMIT, existing, insert, insert_new
 from .errors import UnknownId
 from .exact_json import clean
+from .kill_points import kill_point
 from .query import EVERYTHING, Query, keys_statement, where_statement
 from .records import Step, Trajectory
 from .rows import score_rows, step_from_row, step_rows, trajectory_from_row, trajectory_row
@@ -186,6 +187,7 @@ def _add(connection: Connection, batch: Sequence[Trajectory]) -> list[str]:
     numbered = list(enumerate((unique[key] for key in unique if key not in known), number))
     added = insert_new(connection, table, [trajectory_row(trajectory, count) for count, trajectory in numbered])
     fresh = [(count, trajectory) for count, trajectory in numbered if clean(trajectory.id) in added]
+    kill_point("database.add")
     every_step = (row for row_number, trajectory in fresh for row in step_rows(trajectory, row_number))
     while some := list(islice(every_step, _STEPS_PER_WRITE)):
         insert(connection, schema.steps, some)

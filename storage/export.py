@@ -17,6 +17,7 @@ from .exporters.base import AllFiltered, Archive, Dropped, Exporter, Row
 from .exporters.options import ExportOptions, check
 from .exporters.selection import SearchResults
 from .exporters.splits import held_out
+from .kill_points import kill_point
 
 TRAIN, TEST = "train", "test"
 _LINE_ENDS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"})
@@ -74,12 +75,14 @@ def export(database: Archive, options: ExportOptions, exporter: Exporter | None 
             raise AllFiltered(dropped)
         return _report(chosen.name, [], dropped, [])
     splits = _splits(rows, options)
+    kill_point("export.rows")
     if options.is_file:
         writer.write_file(options.out, splits[0].data, chosen.columns)
     else:
         writer.write_folder(options.out, _folder(job, splits, dropped))
     data = [_entry(options, split) for split in splits if split.rows]
     _save(job, splits, data)
+    kill_point("export.saved")
     return _report(chosen.name, data, dropped, splits)
 
 

@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, Literal, Protocol
 
 from .errors import IngestError, ReaderFailed, TtcError, boundary
 from .input_files import InputFile, expand, opened
+from .kill_points import kill_point
 from .readers.base import Reader, all_readers, detect_reader, find_reader, reader_names
 from .readers.json_input import READ_ERRORS, Head, guarded, problem_of, read_head, rewind
 from .readers.json_text import EMPTY_FILE, MORE_PROBLEMS, NO_TRAJECTORIES, UNKNOWN_FORMAT
@@ -242,7 +243,9 @@ class _Job:
         first: dict[str, Trajectory] = {}
         for trajectory, _ in batch:
             first.setdefault(trajectory.id, trajectory)
+        kill_point("ingest.batch")
         stored = set(self._store(list(first.values())))
+        kill_point("ingest.stored")
         for trajectory, account in batch:
             if trajectory.id in stored:
                 stored.remove(trajectory.id)

@@ -1,8 +1,9 @@
 """The journal of a run: its truth. Append-only lines `crc32 seq json`, written at once, fsynced per batch.
 
-The first line freezes the configuration and the resolved trajectory ids. A torn last line is dropped by its CRC when
-the journal is opened; any other damage is an error that names the line. Readers of a live run read the journal, never
-the database (one process owns that). The database holds a fold of it and can be rebuilt.
+The first line freezes the configuration and the resolved trajectory ids. A torn last line is dropped when the journal
+is opened; any other damage is an error that names the line. A torn write leaves the beginning of a line, so only a last
+line without its newline can be one: a whole line that does not verify is damage, wherever it is. Readers of a live run
+read the journal, never the database (one process owns that). The database holds a fold of it and can be rebuilt.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from typing import Any
 
 from .canonical import canonical_json, plain
 from .errors import DatabaseBusy, JournalDamaged, PluginFailed, RunConflict, StoreError
+from .kill_points import die, due, kill_point
 
 Event = dict[str, Any]
 FILE_NAME = "journal.jsonl"
 DIGESTED = ("tell", "score", "gate")
 """Events that the digest covers; `t` in an event is the trajectory's position in the frozen list."""
+_FULL = "is the disk full? make room: the same command resumes"
 
 
 # made once: building an encoder costs more than encoding an event
@@ -65,7 +68,7 @@ def decode_line(line: bytes, expected_sequence: int) -> Event | None:
 
 
 def read_journal(path: Path) -> tuple[list[Event], int]:
-    """All events and the number of good bytes. Raises JournalDamaged unless only the last line is bad."""
+    """All events and the number of good bytes. Raises JournalDamaged on any bad line but a torn last one."""
     events: list[Event] = []
     good = 0
     data = path.read_bytes()
@@ -74,7 +77,7 @@ def read_journal(path: Path) -> tuple[list[Event], int]:
         line = data[good:] if end < 0 else data[good:end]
         event = decode_line(line, len(events)) if end >= 0 else None
         if event is None:
-            if (end >= 0 and end + 1 < len(data)) or _holds_another(line, len(events) + 1):
+            if end >= 0 or not _torn(line, len(events)):
                 raise JournalDamaged(
                     "the line does not verify",
                     place=f"{path}:{len(events) + 1}",
@@ -86,10 +89,14 @@ def read_journal(path: Path) -> tuple[list[Event], int]:
     return events, good
 
 
-def _holds_another(line: bytes, sequence: int) -> bool:
-    """Whether a bad last line ends in a sound one: then it is not torn, but has lost the newline between the two."""
-    starts = re.finditer(rb"[0-9a-f]{8} %d " % sequence, line)
-    return any(decode_line(line[match.start() :], sequence) is not None for match in starts)
+def _torn(line: bytes, sequence: int) -> bool:
+    """Whether the rest of a file may be the beginning of a line.
+
+    Not when it is a sound line and one byte that is no newline, or ends in the next line: then a newline was damaged.
+    """
+    starts = re.finditer(rb"[0-9a-f]{8} %d " % (sequence + 1), line)
+    holds_another = any(decode_line(line[match.start() :], sequence + 1) is not None for match in starts)
+    return not holds_another and decode_line(line[:-1], sequence) is None
 
 
 class Journal:
@@ -106,6 +113,7 @@ class Journal:
         self._descriptor = descriptor
         self._next = len(events)
         self._unsynced = False
+        self._broken = False
         self._writing = threading.Lock()
 
     @classmethod
@@ -121,6 +129,7 @@ class Journal:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             _lock(descriptor, path)
+            kill_point("journal.opened")
             events, good = read_journal(path)
             os.ftruncate(descriptor, good)
             journal = cls(path, events, descriptor)
@@ -141,32 +150,53 @@ class Journal:
         return list(first.get("trajectories", ()))
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Write one event at once (one `write`), without waiting for the disk. Raises StoreError when it is full."""
+        """Write one event at once (one `write`), without waiting for the disk. Raises StoreError when it is full, and
+        from then on: what follows half a line could not be read any more."""
         with self._writing:
-            self._put(encode_line(self._next, event))
+            kind = str(event.get("event", ""))
+            kill_point("journal.append", kind)
+            line = encode_line(self._next, event)
+            if due("journal.torn", kind):
+                os.write(self._descriptor, line[: len(line) // 2])
+                die()
+            self._put(line)
             if not self.events:
                 self.events.append(dict(event))
             self._next += 1
             self._unsynced = True
+            kill_point("journal.written", kind)
 
     def _put(self, line: bytes) -> None:
+        if self._broken:
+            raise StoreError("the journal could not be written before", place=str(self.path), hint=_FULL)
+        self._broken = True
         try:
             written = os.write(self._descriptor, line)
         except OSError as error:
-            raise StoreError(f"the journal cannot be written: {error}", place=str(self.path)) from error
+            raise StoreError(f"the journal cannot be written: {error}", place=str(self.path), hint=_FULL) from error
         if written != len(line):
-            raise StoreError("the journal was not written whole", place=str(self.path), hint="is the disk full?")
+            raise StoreError("the journal was not written whole", place=str(self.path), hint=_FULL)
+        self._broken = False
 
     def sync(self) -> None:
-        """Wait until everything written is on the disk; does nothing when it already is."""
-        if self._unsynced:
+        """Wait until everything written is on the disk; does nothing when it already is. Raises StoreError."""
+        if not self._unsynced:
+            return
+        kill_point("journal.fsync")
+        self._unsynced = False  # before, not after: what another thread writes meanwhile may be too late for this one
+        try:
             os.fsync(self._descriptor)
-            self._unsynced = False
+        except OSError as error:
+            self._unsynced = True
+            raise StoreError(f"the journal does not reach the disk: {error}", place=str(self.path)) from error
+        kill_point("journal.synced")
 
     def close(self) -> None:
         """Sync and give the lock back."""
-        self.sync()
-        os.close(self._descriptor)
+        try:
+            self.sync()
+        finally:
+            os.close(self._descriptor)
 
 
 class MemoryJournal:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, Engine, inspect, select
 
 from .errors import SchemaTooNew, StoreError
+from .kill_points import kill_point
 from .schema import VIEWS, schema_version
 
 Migration = Callable[[Connection], None]
@@ -64,7 +65,10 @@ def migrate(engine: Engine, migrations: Sequence[Migration] = MIGRATIONS) -> int
         )
     for number in range(found + 1, known + 1):
         with engine.begin() as connection:
+            kill_point("migration.begin")
             _apply(connection, number, migrations[number - 1], last=number == known)
+            kill_point("migration.applied")
+        kill_point("migration.done")
     return known
 
 

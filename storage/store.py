@@ -16,6 +16,7 @@ from sqlalchemy import Connection, func, select
 
 from .engines import Opened, all_threads, open_engine, private_files
 from .errors import StoreError, UsageError
+from .kill_points import kill_point
 from .migrations import migrate
 from .schema import VIEWS, metadata
 
@@ -34,6 +35,7 @@ class Store:
 
     def close(self) -> None:
         """Give the file (and its lock) back. Harmless twice."""
+        kill_point("database.close")
         self._opened.close()
 
     def __enter__(self) -> Any:
@@ -55,9 +57,12 @@ class Store:
         try:
             with self._writing, self._engine.connect() as connection:
                 transaction = connection.begin()
+                kill_point("database.begin")
                 yield connection
+                kill_point("database.commit")
                 with private_files():
                     transaction.commit()
+            kill_point("database.committed")
         except sqlalchemy.exc.DBAPIError as cause:
             raise StoreError(f"the database refused a write: {_brief(cause.orig)}", place=self._place) from cause
 
@@ -150,6 +155,7 @@ def _rolled_back(connection: Connection) -> Iterator[None]:
 def open_store(location: str, *, create: bool) -> tuple[Opened, int]:
     """Open and migrate; closes again when that fails. Raises what `engines.open_engine` and `migrate` raise."""
     opened = open_engine(location, create=create)
+    kill_point("database.attached")
     try:
         with private_files():
             return opened, migrate(opened.engine)

@@ -1,24 +1,34 @@
 """All or nothing: an export appears whole under its name, or not at all (promise P4).
 
-Everything is written beside the target under a temporary name, synced, then renamed. Replacing an earlier export takes
-two renames; a kill between them leaves the earlier one under `.NAME.old-PID`, and never half of anything.
+Everything is written into a staging folder beside the target, synced, then renamed. An earlier export and the new one
+change places in one step where the system can do that (Linux); elsewhere it takes two renames, and the next export
+puts back what a kill between them left aside. Staging folders of dead processes are removed by the next export to the
+same place: a live one holds a lock on its own.
 """
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from ..errors import UsageError
+from ..kill_points import die, due, kill_point
 
 MANIFEST = "manifest.json"
 PRODUCER = "ttc-replay"
+EARLIER = "earlier"
+"""Where an earlier export waits in the staging folder while two renames take its place."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+"""Linux: <fcntl.h>, <linux/fs.h>."""
 
 
 def sha256(content: bytes) -> str:
@@ -70,38 +80,67 @@ def write_folder(out: Path, files: Mapping[str, bytes]) -> None:
     target = _target(out)
     check_folder(target)
     try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
+        with _staging(target) as staging:
+            staged = staging / target.name
+            staged.mkdir(mode=0o700)
+            for name, content in files.items():
+                _write(staged / name, content)
+            _sync_folder(staged)
+            kill_point("export.rename")
+            _replace_folder(staged, target, staging / EARLIER)
+            kill_point("export.renamed")
+            _sync_folder(target.parent)
     except OSError as problem:
         raise _unwritable(out, problem) from problem
-    try:
-        for name, content in files.items():
-            _write(staged / name, content)
-        _sync_folder(staged)
-        _replace_folder(staged, target)
-        _sync_folder(target.parent)
-    except OSError as problem:
-        raise _unwritable(out, problem) from problem
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def write_file(out: Path, content: bytes, columns: Sequence[str]) -> None:
     """Put one data file at `out`, mode 0600. Raises UsageError when the place is taken or cannot be written."""
     target = _target(out)
     check_file(target, columns)
-    staged: Path | None = None
     try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
-        _write(staged / target.name, content)
-        os.replace(staged / target.name, target)
-        _sync_folder(target.parent)
+        with _staging(target) as staging:
+            _write(staging / target.name, content)
+            kill_point("export.rename")
+            os.replace(staging / target.name, target)
+            kill_point("export.renamed")
+            _sync_folder(target.parent)
     except OSError as problem:
         raise _unwritable(out, problem) from problem
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """A locked folder beside `target`, removed at the end. Those of processes that died come first."""
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{escape(target.name)}.tmp-*"):
+        with suppress(OSError), _locked(left):  # a live export of the same place keeps its own
+            _put_back(left / EARLIER, target)
+            shutil.rmtree(left)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
+    try:
+        with _locked(staging):
+            kill_point("export.staged")
+            yield staging
     finally:
-        if staged is not None:
-            shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which goes with the process. Raises OSError when another has it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _put_back(earlier: Path, target: Path) -> None:
+    """Undo the first of two renames when the second never came."""
+    if earlier.is_dir() and not target.exists():
+        os.replace(earlier, target)
 
 
 def _target(out: Path) -> Path:
@@ -121,25 +160,39 @@ def _owned(folder: Path) -> set[str]:
 
 
 def _write(path: Path, content: bytes) -> None:
+    kill_point("export.file")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
+        if due("export.torn"):
+            os.write(descriptor, content[: len(content) // 2])
+            die()
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def _replace_folder(staged: Path, target: Path) -> None:
+def _replace_folder(staged: Path, target: Path, aside: Path) -> None:
     if not target.exists() or not any(target.iterdir()):
         os.replace(staged, target)  # rename(2) takes the place of an empty folder at once
-        return
-    aside = target.with_name(f".{target.name}.old-{os.getpid()}")
+    elif not _exchange(staged, target):
+        _two_renames(staged, target, aside)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Whether the two names changed places in one step: renameat2(2), where system and file system have it."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    names = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other))
+    return renameat2 is not None and renameat2(*names, _RENAME_EXCHANGE) == 0
+
+
+def _two_renames(staged: Path, target: Path, aside: Path) -> None:
     os.replace(target, aside)
+    kill_point("export.aside")
     try:
         os.replace(staged, target)
     except OSError:
         os.replace(aside, target)
         raise
-    shutil.rmtree(aside)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -177,6 +177,7 @@ def make_engine(tmp_path: Any) -> MakeEngine:
         world: Callable[[], Any] = Counter,
         rewards: Sequence[tuple[str, Any]] = (("environment", environment_reward),),
         accept: Any = None,
+        answer: Any = None,
         folder: str = "run",
         archive: Sequence[Trajectory] | None = None,
         lookup: Any = None,
@@ -192,7 +193,7 @@ def make_engine(tmp_path: Any) -> MakeEngine:
         )
         guide = compose([Weighted(name, model) for name, model in rewards])
         gate = compose([Weighted("gold", accept)]) if accept is not None else None
-        plugins = Plugins(policy or Digits(), world, guide, gate)
+        plugins = Plugins(policy or Digits(), world, guide, gate, answer=answer)
         journal = Journal.open(tmp_path / folder, settings.configuration(), [item.id for item in records])
         known = list(archive) if archive is not None else list(records)
         return Engine(settings, folder, records, known, plugins, journal, lookup or (lambda keys: {}))

@@ -20,7 +20,9 @@ class World:
 
     `sampling`: a policy that draws from the actions with replacement and never says that there are no more.
     `gaps`: the share of ends without a verdict; `broken`: the share of states whose expansion fails; `scale` and
-    `offset` move values; `fewest`: the least number of actions.
+    `offset` move values; `fewest`: the least number of actions; `outcomes`: how many an action has when it is played
+    again; `states`: paths of the same actions in any order are one state; `untold`: the share of paths whose value is
+    not told, whatever their state.
     """
 
     seed: int = 0
@@ -35,9 +37,13 @@ class World:
     scale: float = 1.0
     offset: float = 0.0
     fewest: int = 1
+    outcomes: int = 1
+    states: bool = False
+    untold: float = 0.0
 
-    def number(self, path: Path, what: str) -> float:
+    def number(self, path: Path, what: str, by_state: bool = True) -> float:
         """A multiple of 1/256 in [0, 1)."""
+        path = tuple(sorted(path)) if self.states and by_state else path
         return sha256(f"{self.seed}/{what}/{'/'.join(path)}".encode()).digest()[0] / 256
 
     def actions(self, path: Path) -> list[str]:
@@ -55,13 +61,18 @@ class World:
     def child(self, path: Path) -> search.Child:
         ended = self.ends(path)
         known = self.number(path, "gap") >= self.gaps if ended else self.process
+        known = known and self.number(path, "untold", by_state=False) >= self.untold
         prior = (1 + self.number(path, "prior")) / 4 if self.priors else None
-        return search.Child(path[-1], prior, self.value(path) if known else None, ended)
+        state = "".join(sorted(path)) if self.states else None
+        return search.Child(path[-1], prior, self.value(path) if known else None, ended, state)
 
     def expand(self, path: Path, ask: search.Ask, known: list[str]) -> tuple[list[search.Child], dict[str, Any]]:
         if self.number(path, "broken") < self.broken:
             return [], {"failed": "the world is broken here"}
         actions = self.actions(path)
+        if ask.action is not None:
+            outcome = int(self.number((*path, ask.action), f"outcome{ask.id}") * self.outcomes)
+            return [self.child((*path, f"{ask.action}~{outcome}" if outcome else ask.action))], {}
         if self.sampling:
             draws = [self.number(path, f"draw{ask.id}.{turn}") for turn in range(ask.count)]
             drawn = [actions[int(draw * len(actions))] for draw in draws] if actions else []
@@ -147,6 +158,52 @@ def rows(tree: search.Tree) -> list[list[Any]]:
 
 
 GOLDEN: dict[str, dict[str, Any]] = {
+    "gumbel": {
+        "algorithm": "gumbel",
+        "options": {"considered": 4, "c_visit": 5.0, "prune_below": 0.05},
+        "world": {"seed": 21, "process": True, "max_depth": 7, "early_end": 0.1, "fewest": 3, "branching": 6},
+    },
+    "auto-gumbel": {
+        "algorithm": "gumbel",
+        "options": {"considered": 2, "c_scale": 0.1},
+        "world": {"seed": 22, "max_depth": 6, "early_end": 0.05, "fewest": 2},
+        "record": True,
+        "auto": True,
+    },
+    "ab-mcts": {
+        "algorithm": "ab-mcts",
+        "options": {},
+        "world": {"seed": 23, "process": True, "max_depth": 7, "fewest": 2, "scale": 4.0, "offset": -2.0},
+        "record": True,
+    },
+    "ab-mcts-beta": {
+        "algorithm": "ab-mcts",
+        "options": {"prior_model": "beta"},
+        "world": {"seed": 24, "max_depth": 6, "early_end": 0.1, "sampling": True, "branching": 6, "gaps": 0.1},
+    },
+    "particles": {
+        "algorithm": "particles",
+        "options": {"particles": 5, "temperature": 0.7},
+        "world": {"seed": 25, "process": True, "max_depth": 6, "early_end": 0.1, "sampling": True, "branching": 5},
+    },
+    "auto-particles": {
+        "algorithm": "particles",
+        "options": {"particles": 4, "resampling": "systematic", "resample_below": 0.9},
+        "world": {"seed": 26, "process": True, "max_depth": 6, "early_end": 0.05, "fewest": 2, "broken": 0.05},
+        "record": True,
+        "auto": True,
+    },
+    "self-consistency": {
+        "algorithm": "self-consistency",
+        "options": {"vote": "weighted", "n": 16},
+        "world": {"seed": 10, "sampling": True, "fewest": 2, "branching": 3, "offset": -0.25, "gaps": 0.1},
+    },
+    "omega-prm": {
+        "algorithm": "omega-prm",
+        "options": {"rollouts": 3, "success_at": 0.6},
+        "world": {"seed": 9, "max_depth": 7, "early_end": 0.05, "fewest": 3, "branching": 5, "sampling": True},
+        "record": True,
+    },
     "best-of-n": {
         "algorithm": "best-of-n",
         "options": {"n": 12},
@@ -173,6 +230,65 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "options": {"selection": "puct", "expand": 2, "prune_below": 0.1},
         "world": {"seed": 8, "max_depth": 6, "process": True, "fewest": 2},
     },
+    "beam-self-evaluation": {
+        "algorithm": "beam",
+        "options": {"score": "self-evaluation", "temperature": 0.2, "temperature_decay": 0.5, "branching": 3},
+        "world": {"seed": 11, "process": True, "max_depth": 6, "early_end": 0.1, "fewest": 2},
+    },
+    "greedy": {
+        "algorithm": "greedy",
+        "options": {"branching": 3, "prune_below": 0.3},
+        "world": {"seed": 12, "process": True, "max_depth": 8, "early_end": 0.1, "broken": 0.1},
+    },
+    "dvts": {
+        "algorithm": "dvts",
+        "options": {"trees": 3, "branching": 2},
+        "world": {"seed": 13, "process": True, "max_depth": 6, "early_end": 0.1, "sampling": True, "branching": 5},
+    },
+    "tot-bfs": {
+        "algorithm": "tot-bfs",
+        "options": {"breadth": 3, "branching": 3, "max_steps": 4},
+        "world": {"seed": 14, "process": True, "max_depth": 7, "fewest": 2},
+    },
+    "tot-dfs": {
+        "algorithm": "tot-dfs",
+        "options": {"branching": 2, "value_threshold": 0.25},
+        "world": {"seed": 15, "process": True, "max_depth": 6, "early_end": 0.1, "gaps": 0.1},
+    },
+    "best-first": {
+        "algorithm": "best-first",
+        "options": {"branching": 2, "cost": "depth", "weight": 3.0},
+        "world": {"seed": 16, "process": True, "max_depth": 6, "early_end": 0.1, "fewest": 2},
+    },
+    "auto-dvts": {
+        "algorithm": "dvts",
+        "options": {"trees": 2, "branching": 2},
+        "world": {"seed": 17, "process": True, "max_depth": 6, "early_end": 0.05, "fewest": 2},
+        "record": True,
+        "auto": True,
+    },
+    "mcts-rap": {
+        "algorithm": "mcts",
+        "options": {"selection": "uct", "prior_weight": 0.5, "backup": "max"},
+        "world": {"seed": 21, "max_depth": 6, "process": True, "early_end": 0.1, "fewest": 2},
+    },
+    "mcts-mixed": {
+        "algorithm": "mcts",
+        "options": {"evaluation": "both", "rollout_weight": 0.25, "prune_below": 0.1},
+        "world": {"seed": 22, "max_depth": 6, "process": True, "gaps": 0.1, "broken": 0.05, "fewest": 2},
+        "record": True,
+    },
+    "mcts-outcomes": {
+        "algorithm": "mcts",
+        "options": {"outcome_coefficient": 1.0, "outcome_exponent": 0.5},
+        "world": {"seed": 23, "max_depth": 5, "process": True, "outcomes": 3, "early_end": 0.3, "branching": 2},
+    },
+    "mcts-merged": {
+        "algorithm": "mcts",
+        "options": {"selection": "uct"},
+        "world": {"seed": 24, "max_depth": 6, "process": True, "states": True, "untold": 0.5, "early_end": 0.05},
+        "merge_states": True,
+    },
     "auto-mcts": {
         "algorithm": "mcts",
         "options": {"widening_coefficient": 1.5},
@@ -194,7 +310,7 @@ def golden_run(name: str, width: int) -> dict[str, Any]:
     """Play one scenario; what it returns is what its file holds."""
     scenario = GOLDEN[name]
     world = World(**scenario["world"])
-    tree = search.Tree(seed=world.seed)
+    tree = search.Tree(seed=world.seed, merge_states=scenario.get("merge_states", False))
     algorithm = search.create(scenario["algorithm"], **scenario["options"])
     if scenario.get("record"):
         record(tree, world, max(world.leaves(), key=lambda path: (len(path), path)))

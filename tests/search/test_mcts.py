@@ -1,4 +1,4 @@
-"""MCTS: its formulas against plain ones, its answers against brute force, every option against its absence."""
+"""MCTS: answers against brute force, widening, rollouts. Formulas: test_selection.py; leaves: test_evaluation.py."""
 
 from __future__ import annotations
 
@@ -35,109 +35,6 @@ def visit(tree: search.Tree, node: int, values: Sequence[float]) -> None:
         tree.back_up(node, value)
 
 
-STATISTICS = [
-    ([0.9, 0.8], [0.2], [0.5, 0.5, 0.5]),
-    ([0.1] * 8, [0.3], [0.2, 0.9]),
-    ([-4.0, -2.0], [-3.5], [-9.0, 0.0]),
-    ([700.0], [650.0] * 5, [800.0, 100.0]),
-]
-
-
-def plain_score(kind: str, c: float, values: list[float], open_here: int, around: dict[str, Any]) -> float:
-    """The formulas as written in the papers, on lists of values."""
-    low, high = around["low"], around["high"]
-    quality = (sum(values) / len(values) - low) / (high - low)
-    n, total = len(values) + open_here, around["N"]
-    if kind == "uct":
-        return float(quality + c * math.sqrt(math.log(total) / n))
-    return float(quality + c * around["P"] * math.sqrt(total) / (1 + n))
-
-
-@pytest.mark.parametrize("kind", ["uct", "puct"])
-@pytest.mark.parametrize("c", [0.0, 0.3, 1.4, 5.0])
-@pytest.mark.parametrize("statistics", STATISTICS)
-@pytest.mark.parametrize("busy", [None, 1, 3])
-def test_selection_is_the_formula(kind: str, c: float, statistics: tuple[list[float], ...], busy: int | None) -> None:
-    shares = [0.5, 0.3, 0.2]
-    algorithm = search.create("mcts", selection=kind, exploration=c)
-    tree = grown(algorithm, [Child(key, prior=2 * share) for key, share in zip("abc", shares, strict=True)])
-    for node, values in enumerate(statistics, start=1):
-        visit(tree, node, values)
-    if busy is not None:
-        tree.hold(busy)
-    every = [value for values in statistics for value in values]
-    around = {"low": min(every), "high": max(every), "N": len(every) + (busy is not None)}
-    scores = [
-        plain_score(kind, c, values, busy == node, {**around, "P": shares[node - 1]})
-        for node, values in enumerate(statistics, start=1)
-    ]
-    assert one(algorithm, tree).node == 1 + scores.index(max(scores))
-
-
-def test_virtual_loss_counts_open_rollouts_as_bad_ones() -> None:
-    picked = {}
-    for loss in (0.0, 1.0):
-        algorithm = search.create("mcts", exploration=0.0, virtual_loss=loss)
-        tree = grown(algorithm, [Child("good"), Child("fair"), Child("poor")])
-        for node, value in enumerate((1.0, 0.8, 0.0), start=1):
-            visit(tree, node, [value])
-        tree.hold(1)
-        picked[loss] = one(algorithm, tree).node
-    assert picked == {0.0: 1, 1.0: 2}
-
-
-@pytest.mark.parametrize(
-    ("selection", "urgency", "picked"), [("uct", None, 2), ("uct", 0.1, 1), ("puct", 0.1, 1), ("puct", 2.0, 2)]
-)
-def test_first_play_urgency_decides_about_children_without_a_visit(
-    selection: str, urgency: float | None, picked: int
-) -> None:
-    algorithm = search.create("mcts", selection=selection, exploration=0.0, first_play_urgency=urgency)
-    tree = grown(algorithm, [Child("known"), Child("new"), Child("bad")])
-    visit(tree, 1, [0.9])
-    visit(tree, 3, [0.0])
-    assert one(algorithm, tree).node == picked
-
-
-def test_an_unvisited_child_counts_as_good_as_its_parent_under_puct() -> None:
-    algorithm = search.create("mcts", selection="puct", exploration=0.0)
-    tree = grown(algorithm, [Child("above"), Child("new"), Child("below")])
-    visit(tree, 1, [0.6])
-    visit(tree, 3, [0.0])
-    assert one(algorithm, tree).node == 1
-    tree = grown(algorithm, [Child("middle"), Child("new"), Child("end", value=1.0, terminal=True)])
-    visit(tree, 1, [0.0])
-    assert one(algorithm, tree).node == 2
-
-
-def test_priors_steer_puct_and_missing_ones_are_uniform() -> None:
-    def visits(priors: Sequence[float | None]) -> list[int]:
-        algorithm = search.create("mcts", selection="puct", exploration=2.0)
-        tree = grown(algorithm, [Child(key, prior=prior) for key, prior in zip("abc", priors, strict=True)])
-        for _ in range(60):
-            ask = one(algorithm, tree)
-            algorithm.tell(tree, ask.id, [Child(f"n{ask.id}", value=0.5)], more=True)
-        return [tree.visits[node] for node in (1, 2, 3)]
-
-    few, many, middle = visits([0.1, 0.6, 0.3])
-    assert few < middle < many
-    assert visits([None, None, None]) == visits([0.2, 0.2, 0.2])
-    assert max(visits([None, 0.4, None])) - min(visits([None, 0.4, None])) <= 1
-    assert max(visits([1e-12, 1e-12, 1e-12])) - min(visits([1e-12, 1e-12, 1e-12])) <= 1
-
-
-@pytest.mark.parametrize("selection", ["uct", "puct"])
-def test_ties_are_broken_by_the_seed(selection: str) -> None:
-    picked = set()
-    for seed in range(30):
-        tree = search.Tree(seed=seed)
-        beam = search.create("beam", branching=3)
-        beam.tell(tree, one(beam, tree).id, [Child("a"), Child("b"), Child("c")])
-        tree.complete[0] = True
-        picked.add(one(search.create("mcts", selection=selection), tree).node)
-    assert picked == {1, 2, 3}
-
-
 @pytest.mark.parametrize(("coefficient", "exponent"), [(1.0, 0.5), (2.0, 0.5), (1.0, 1.0), (3.0, 0.0), (0.0, 0.5)])
 def test_a_node_has_as_many_children_as_progressive_widening_says(coefficient: float, exponent: float) -> None:
     tree = search.Tree()
@@ -161,19 +58,6 @@ def test_expand_asks_for_several_and_follows_the_likeliest() -> None:
     algorithm.tell(tree, ask.id, [Child("a", 0.2), Child("b", 0.5), Child("c", 0.3)])
     following = one(algorithm, tree)
     assert (following.node, following.count) == (2, 1)
-
-
-def test_a_told_value_ends_the_rollout_unless_both_are_wanted() -> None:
-    depths = {}
-    for evaluation in ("value", "both"):
-        tree = search.Tree()
-        algorithm = search.create("mcts", evaluation=evaluation)
-        for depth in range(3):
-            ask = one(algorithm, tree)
-            algorithm.tell(tree, ask.id, [Child(f"n{depth}", value=0.5)], more=True)
-        depths[evaluation] = max(tree.depth)
-        assert tree.visits[0] == 3
-    assert depths["value"] < depths["both"] == 3
 
 
 def test_a_rollout_is_a_chain_that_counts_once_at_its_end() -> None:
@@ -301,7 +185,12 @@ def test_one_node_that_is_all_there_is() -> None:
     "options",
     [
         {"selection": "ucb"},
-        {"evaluation": "rollout"},
+        {"evaluation": "rollouts"},
+        {"backup": "min"},
+        {"prior_weight": 1.1},
+        {"rollout_weight": -0.1},
+        {"outcome_coefficient": -1.0},
+        {"outcome_exponent": 2},
         {"exploration": -1},
         {"exploration": "1.4"},
         {"exploration": math.nan},

@@ -1,0 +1,200 @@
+"""Selection formulas of MCTS, on the statistics of nodes or on those of actions with several outcomes.
+
+Everything here reads a `Statistics`: the Tree itself, whose columns go by node id, or an Arms, whose dictionaries go by
+an action's first outcome. Scores are on the tree's normalised scale (see `values.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf, log, sqrt
+
+from .algorithm import prior_scale
+from .tree import OPEN, Tree
+from .values import Bounds
+
+
+@dataclass(slots=True)
+class Arms:
+    """What selection sees of the actions at one node, each under the id of its first outcome; names as in Tree."""
+
+    bounds: Bounds
+    visits: dict[int, int]
+    virtual: dict[int, int]
+    value_sum: dict[int, float]
+
+
+Statistics = Tree | Arms
+UNIT = Bounds()
+UNIT.include(0.0)
+UNIT.include(1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formula:
+    """The constants of one search; a subclass is the formula.
+
+    `prior_weight`: with alpha above 0, Q is P^alpha * Q^(1 - alpha) (RAP: see `mcts.py`). `urgency`: the Q of an arm
+    without a visit.
+    """
+
+    exploration: float
+    loss: float = 0.0
+    urgency: float | None = None
+    prior_weight: float = 0.0
+
+    def select(self, statistics: Statistics, tree: Tree, node: int, arms: list[int]) -> int:
+        """The arm with the highest score, ties by seeded hash; -1 when there is none."""
+        raise NotImplementedError
+
+
+class Uct(Formula):
+    """Q + c * sqrt(ln N / n); an arm that was never visited comes first, unless there is an `urgency`."""
+
+    __slots__ = ()
+
+    def select(self, statistics: Statistics, tree: Tree, node: int, arms: list[int]) -> int:
+        """The arm with the highest score, ties by seeded hash; -1 when there is none."""
+        if len(arms) < 2:
+            return arms[0] if arms else -1
+        if self.prior_weight:
+            statistics = with_priors(statistics, tree, node, arms, self.prior_weight)
+        visits, virtual, value_sum, order = statistics.visits, statistics.virtual, statistics.value_sum, tree.order
+        low, scale = statistics.bounds.low, statistics.bounds.scale
+        exploration, loss = self.exploration, self.loss
+        unvisited = inf if self.urgency is None else self.urgency
+        log_total = log(max(1, tree.visits[node] + tree.virtual[node]))
+        best, best_score = -1, -inf
+        for arm in arms:
+            real = visits[arm]
+            count = real + virtual[arm]
+            if real:
+                quality = (value_sum[arm] - real * low) * scale / (real + loss * virtual[arm])
+                score = quality + exploration * sqrt(log_total / count)
+            else:
+                score = exploration * sqrt(log_total / count) if count else unvisited
+            if score > best_score or (score == best_score and order[arm] < order[best]):
+                best, best_score = arm, score
+        return best
+
+
+class Puct(Formula):
+    """Q + c * P * sqrt(N) / (1 + n); without an `urgency` an arm that was never visited is as good as the node."""
+
+    __slots__ = ()
+
+    def select(self, statistics: Statistics, tree: Tree, node: int, arms: list[int]) -> int:
+        """The arm with the highest score, ties by seeded hash; -1 when there is none."""
+        if len(arms) < 2:
+            return arms[0] if arms else -1
+        if self.prior_weight:
+            statistics = with_priors(statistics, tree, node, arms, self.prior_weight)
+        visits, virtual, value_sum, order = statistics.visits, statistics.virtual, statistics.value_sum, tree.order
+        low, scale, loss = statistics.bounds.low, statistics.bounds.scale, self.loss
+        prior, (fill, total) = tree.prior, prior_scale(tree, node)
+        factor = self.exploration * sqrt(max(1, tree.visits[node] + tree.virtual[node])) / total
+        best, best_score = -1, -inf
+        for arm in arms:
+            weight = prior[arm]
+            real = visits[arm]
+            count = real + virtual[arm]
+            score = factor * (fill if weight is None else weight) / (1 + count)
+            if real:
+                score += (value_sum[arm] - real * low) * scale / (real + loss * virtual[arm])
+            elif not count:
+                score += self._of_new(tree, node, arm)
+            if score > best_score or (score == best_score and order[arm] < order[best]):
+                best, best_score = arm, score
+        return best
+
+    def _of_new(self, tree: Tree, node: int, arm: int) -> float:
+        """The quality of an arm that was never visited."""
+        if self.urgency is not None:
+            return self.urgency
+        quality = parent_quality(tree, node)
+        return mixed(quality, share_of_prior(tree, node, arm), self.prior_weight) if self.prior_weight else quality
+
+
+FORMULAS: dict[str, type[Formula]] = {"uct": Uct, "puct": Puct}
+
+
+def with_priors(statistics: Statistics, tree: Tree, node: int, arms: list[int], weight: float) -> Arms:
+    """The arms with P^alpha * Q^(1 - alpha) in the place of Q, on the unit scale."""
+    low, scale, visits = statistics.bounds.low, statistics.bounds.scale, statistics.visits
+    totals: dict[int, float] = {}
+    for arm in arms:
+        real = visits[arm]
+        quality = (statistics.value_sum[arm] / real - low) * scale if real else 0.0
+        totals[arm] = real * mixed(quality, share_of_prior(tree, node, arm), weight) if real else 0.0
+    return Arms(UNIT, {arm: visits[arm] for arm in arms}, {arm: statistics.virtual[arm] for arm in arms}, totals)
+
+
+def mixed(quality: float, share: float, weight: float) -> float:
+    """The weighted geometric mean of a normalised value and a normalised prior; rounding may have left [0, 1]."""
+    return float(share**weight * max(0.0, quality) ** (1.0 - weight))
+
+
+def share_of_prior(tree: Tree, node: int, arm: int) -> float:
+    """The prior of an action, normalised over the actions at the node."""
+    (fill, total), prior = prior_scale(tree, node), tree.prior[arm]
+    return (fill if prior is None else prior) / total
+
+
+def parent_quality(tree: Tree, node: int) -> float:
+    """The normalised mean of a node; 0.0 without a visit."""
+    mean = tree.mean(node)
+    return 0.0 if mean is None else tree.bounds.normalise(mean)
+
+
+def highest(tree: Tree, arms: list[int]) -> Arms:
+    """The arms with the highest value backed up through each in the place of its mean."""
+    return Arms(
+        tree.bounds,
+        {arm: tree.visits[arm] for arm in arms},
+        {arm: tree.virtual[arm] for arm in arms},
+        {arm: tree.value_max[arm] * tree.visits[arm] if tree.visits[arm] else 0.0 for arm in arms},
+    )
+
+
+def actions(tree: Tree, node: int) -> dict[int, list[int]]:
+    """The children of a node by action: first outcome -> all outcomes."""
+    if node not in tree.outcomes.extra:
+        return {child: [child] for child in tree.child_ids[node]}
+    grouped: dict[str, list[int]] = {}
+    for child in tree.child_ids[node]:
+        grouped.setdefault(tree.action[child], []).append(child)
+    return {outcomes[0]: outcomes for outcomes in grouped.values()}
+
+
+def aggregate(tree: Tree, node: int, grouped: dict[int, list[int]], value: Callable[[Tree, int], float]) -> Arms:
+    """The statistics of whole actions: visits summed, values as the mean over outcomes weighted by how often the world
+    drew each. Asks for another outcome that are open count as virtual visits of their action."""
+    arms = Arms(tree.bounds, {}, {}, {})
+    for first, outcomes in grouped.items():
+        action = tree.key[first]
+        times = tree.outcomes.draws(node, action, first)
+        seen = [outcome for outcome in outcomes if tree.visits[outcome]]
+        visits = sum(tree.visits[outcome] for outcome in outcomes)
+        drawn = sum(times[outcome] for outcome in seen)
+        total = sum(times[outcome] * value(tree, outcome) for outcome in seen)
+        waiting = tree.outcomes.pending.get((node, action), 0)
+        arms.visits[first] = visits
+        arms.virtual[first] = waiting + sum(tree.virtual[outcome] for outcome in outcomes)
+        arms.value_sum[first] = total / drawn * visits if drawn else 0.0
+    return arms
+
+
+def mean_value(tree: Tree, node: int) -> float:
+    """The mean of the values backed up through a visited node."""
+    return tree.value_sum[node] / tree.visits[node]
+
+
+def highest_value(tree: Tree, node: int) -> float:
+    """The highest value backed up through a visited node."""
+    return tree.value_max[node]
+
+
+def is_open(tree: Tree, nodes: list[int], blocked: set[int]) -> list[int]:
+    """Those of the nodes that may be descended to."""
+    return [node for node in nodes if tree.status[node] == OPEN and node not in blocked]
