@@ -12,11 +12,14 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..storage.canonical import content_id
 from ..storage.errors import MissingExtra, PluginFailed, PluginNotFound, TtcError, UsageError
 from ..storage.records import Spec, Trajectory
+
+if TYPE_CHECKING:
+    from ..replay.environments.family import Recipe
 
 GROUPS = ("environments", "policies", "rewards", "algorithms", "readers", "exporters")
 KINDS = {
@@ -127,23 +130,31 @@ def _guarded(kind: str, name: str, load: Callable[[], Any]) -> Any:
 def factory(kind: str, spec: Spec) -> Callable[[], Any]:
     """A function that builds the object of `spec` anew at each call (environments), options checked now.
 
-    An environment that asks for `isolation` is built in a child process, by `in_process`.
+    An environment that asks for `isolation` is built in a child process.
     """
     found = find(kind, spec.name)
     make = _maker(kind, spec, found)
     if kind != "environment" or getattr(found, "isolation", None) is None:
         return make
-    from ..replay.environments.family import Recipe
     from ..replay.environments.isolated import isolated
 
+    return isolated(found, _recipe(spec, found))
+
+
+def _recipe(spec: Spec, found: Any) -> Recipe:
+    """What a child process calls: the plugin itself where it can be imported, else `in_process`, which is slower."""
+    from ..replay.environments.family import Recipe
+
+    point = installed("environments").get(spec.name)
     place, _, attribute = spec.name.rpartition(":")
+    if callable(found) and not place.endswith(".py"):
+        return Recipe(f"{point.module}:{point.attr}" if point else spec.name, dict(spec.options))
     name = f"{Path(place).resolve()}:{attribute}" if place.endswith(".py") else spec.name
-    arguments = {"name": name, "options": dict(spec.options)}
-    return isolated(found, Recipe(f"{__name__}:{in_process.__name__}", arguments))
+    return Recipe(f"{__name__}:{in_process.__name__}", {"name": name, "options": dict(spec.options)})
 
 
 def in_process(name: str, options: dict[str, Any]) -> Any:
-    """The environment itself: what a child process calls to build an isolated one."""
+    """The environment itself, in the process that calls this: never isolated."""
     return _maker("environment", Spec(name, options), find("environment", name))()
 
 

@@ -11,6 +11,7 @@ from .settings import Limits
 
 Amount = tuple[float, float, float]
 """Calls, tokens, USD."""
+NOTHING: Amount = (0, 0, 0.0)
 
 
 class Purse:
@@ -34,7 +35,7 @@ class Purse:
         """Whether the call may be made: spent + reserved + its worst case stay within the tree's slice."""
         amount: Amount = (1, _tokens(worst), worst.cost_usd or 0.0)
         held = [value for (owner, _), value in self._reserved.items() if owner == tree]
-        held.append(self._spent.get(tree, (0, 0, 0.0)))
+        held.append(self._spent.get(tree, NOTHING))
         for index, limit in enumerate(self._slices[tree]):
             if limit is not None and sum(value[index] for value in held) + amount[index] > limit + 1e-12:
                 return False
@@ -42,11 +43,15 @@ class Purse:
         return True
 
     def settle(self, tree: int, ask: int, calls: int, usage: Usage) -> None:
-        """Replace the reservation by what was really used."""
-        self._reserved.pop((tree, ask), None)
-        before = self._spent.get(tree, (0, 0, 0.0))
-        cost = usage.cost_usd or 0.0
-        self._spent[tree] = (before[0] + calls, before[1] + _tokens(usage), before[2] + cost)
+        """Replace the reservation by what was really used. What a call does not tell of its use is its worst case:
+        unknown is not nothing."""
+        reserved = self._reserved.pop((tree, ask), NOTHING)
+        worst = reserved if calls else NOTHING
+        before = self._spent.get(tree, NOTHING)
+        untold = usage.prompt_tokens is None and usage.completion_tokens is None
+        tokens = worst[1] if untold else _tokens(usage)
+        cost = worst[2] if usage.cost_usd is None else usage.cost_usd
+        self._spent[tree] = (before[0] + calls, before[1] + tokens, before[2] + cost)
         self.spent_cost_usd += cost
 
 

@@ -1,6 +1,7 @@
 """The environment contract: what a world must offer, and what it may offer.
 
-Required: `reset` and `step`. Optional, found by name: `fork`, `tools`, `state`, `state_key`, `close`, `hear`, `inline`.
+Required: `reset` and `step`. Optional, found by name: `fork`, `tools`, `state`, `state_key`, `close`, `hear`, `inline`,
+`isolation`.
 Inheriting from `Environment` is optional; any method may be `def` or `async def`; plain OpenAI-style dicts may be
 returned wherever a `Message`, `StepResult` or `ToolSchema` is named. Plugin code raises plain Python errors.
 
@@ -33,7 +34,10 @@ class Environment(Protocol):
     * `state_key(self) -> str | None`: equal keys mean equal states (merged only under `--merge-states`);
     * `hear(self, reply: Message) -> StepResult`: told of each user reply that the user seam gave, so that a world may
       end on it (`done`, `reward`); its observations are ignored;
-    * `close(self)`; `inline = True`: in memory and never blocking, may run on the event loop.
+    * `close(self)`; `inline = True`: in memory and never blocking, may run on the event loop;
+    * `isolation = "process"`, on the class or function that builds worlds: each lives in a process of its own with its
+      forks (`isolated`), may use `isolation_timeout_seconds` (300) a call and is put to rest when more than
+      `isolation_processes` (32) are open. `inline` then does not count.
     """
 
     def reset(self, task: Task) -> Sequence[Message | Mapping[str, Any]]:

@@ -32,12 +32,13 @@ class Gone(Exception):
 class Child:
     """A running host. Used by one thread at a time."""
 
-    def __init__(self, hello: Mapping[str, Any], seconds: float):
+    def __init__(self, hello: Mapping[str, Any], seconds: float, reply_bytes: int = REPLY_BYTES):
         """Start it and wait until it has loaded what `hello` names. `answer` is what it said.
 
         Its own session keeps a terminal's Ctrl-C away, which is the parent's to handle, and makes it a group that can
         be killed with all that it started. Raises Gone.
         """
+        self._reply_bytes = reply_bytes
         self._process = subprocess.Popen(  # noqa: S603  this interpreter and a module of ours
             [sys.executable, "-m", HOST],
             stdin=subprocess.PIPE,
@@ -93,8 +94,8 @@ class Child:
                 raise EOFError
             parts.append(part)
             total += len(part)
-            if total > REPLY_BYTES:
-                raise ValueError(f"an answer of more than {REPLY_BYTES >> 20} MiB")
+            if total > self._reply_bytes:
+                raise ValueError(f"an answer of more than {self._reply_bytes >> 20} MiB")
         return b"".join(parts)
 
     def _death(self) -> str:

@@ -1,4 +1,4 @@
-"""Torn and damaged journals (design.md section 6): the torn end is dropped or the bad line is named, never a wrong tree.
+"""Torn and damaged journals (design.md section 6): the torn end is dropped or a line is named, never a wrong tree.
 
 A torn write leaves the beginning of a line. So a file that ends without a newline is torn, and everything else that
 does not verify is damage: an acknowledged event is never dropped silently.
@@ -72,13 +72,13 @@ class Case:
 @pytest.fixture(scope="module")
 def case(job: Any, tmp_path_factory: pytest.TempPathFactory) -> Case:
     with Database.open(str(job.after_folder("ingest") / "ttc.duckdb"), create=False) as archive:
-        records = jobs.recorded(archive)
+        records = jobs.recorded(archive)[:2]
     settings = Settings(
         environment=Spec(f"{TOYS}:Counter"),
         policy=Spec(f"{HERE / 'plugins.py'}:Loopback", {"base": job.server.base("damaged")}),
         rewards=((Spec("environment"), 1.0),),
         accept=Spec(f"{TOYS}:gold"),
-        budget=10,
+        budget=6,
         width=3,
         concurrency=3,
     )
@@ -90,14 +90,12 @@ def case(job: Any, tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def test_cut_at_every_byte_of_the_tail(case: Case) -> None:
     """Whole lines stay, the torn one goes; and from each such beginning the run ends as if nothing was."""
-    assert len(case.data) > 2 * TAIL_BYTES
+    assert len(case.data) > TAIL_BYTES
     for cut in range(len(case.data) - TAIL_BYTES, len(case.data) + 1):
         case.path.write_bytes(case.data[:cut])
         kept = case.data.rfind(b"\n", 0, cut) + 1
-        events, good = read_journal(case.path)
-        assert good == kept
         journal = case.open()
-        assert len(journal.events) == len(events) == case.data.count(b"\n", 0, cut)
+        assert len(journal.events) == case.data.count(b"\n", 0, cut)
         journal.close()
         assert case.path.read_bytes() == case.data[:kept]
     starts = [0, *(place + 1 for place, byte in enumerate(case.data) if byte == 0x0A)]
@@ -121,14 +119,14 @@ def flipped(data: bytes, bit: int) -> bytes:
 
 @pytest.mark.parametrize("torn", [False, True], ids=["whole", "torn"])
 def test_a_flipped_bit_is_named_or_lies_in_the_torn_end(case: Case, torn: bool) -> None:
-    """In a whole journal every flip is damage, also in the last line. Behind a torn journal's last newline it is not."""
+    """In a whole journal every flip is damage, also in the last line; not behind the last newline of a torn one."""
     data = case.data[: case.data.rfind(b"\n", 0, len(case.data) - 1) + 20] if torn else case.data
     acknowledged = data.rfind(b"\n") + 1
     named = 0
     for bit in flips(data, FLIPS // 2):
         damaged = flipped(data, bit)
         case.path.write_bytes(damaged)
-        if bit // 8 < acknowledged:
+        if bit // 8 < acknowledged or b"\n" in damaged[acknowledged:]:  # a flip may make a newline, too
             line = data.count(b"\n", 0, bit // 8) + 1
             with pytest.raises(JournalDamaged) as error:
                 case.open()
@@ -137,12 +135,7 @@ def test_a_flipped_bit_is_named_or_lies_in_the_torn_end(case: Case, torn: bool) 
             assert case.path.read_bytes() == damaged, "nothing is cut off a damaged journal"
             named += 1
         else:
-            try:
-                case.open().close()
-            except JournalDamaged as error_of_tail:  # the flip made a newline: the line is named, nothing is guessed
-                assert b"\n" in damaged[acknowledged:]
-                assert error_of_tail.place == f"{case.path}:{data.count(bytes([10])) + 1}"
-                continue
+            case.open().close()
             assert case.path.read_bytes() == data[:acknowledged]
             case.check_resumed(acknowledged)
     assert named >= FLIPS // 8
@@ -158,16 +151,20 @@ def test_two_lines_that_lost_the_newline_between_them_are_not_torn(case: Case) -
 
 def test_the_program_names_the_line_and_other_runs_go_on(job: Any, forked: Any) -> None:
     """A damaged journal stops its own run with its code; a run beside it only gets a note."""
-    folder = job.before("free")
+    folder = job.before("paid")
+    command = job.commands("refused")
+    assert forked(folder, *command["paid"], TTC_KILL_AT="journal.written/tell:20").code == -9
     path = folder / "ttc.duckdb.runs" / "paid" / "journal.jsonl"
     data = path.read_bytes()
     path.write_bytes(flipped(data, 8 * (len(data) // 2)))
     line = data.count(b"\n", 0, len(data) // 2) + 1
-    refused = forked(folder, "-q", *job.commands("refused")["paid"])
+    asked = list(job.server.asked["refused"])
+    refused = forked(folder, "-q", *command["paid"])
     assert refused.code == 70
-    assert f"error[TTC-E203]: ttc.duckdb.runs/paid/journal.jsonl:{line}: " in refused.err.replace("./", "")
-    assert "hint:" in refused.err
-    assert "refused" not in job.server.asked, "nothing was paid"
-    other = forked(folder, *job.commands("refused")["free"])
+    assert "error[TTC-E203]: " in refused.err
+    assert f"ttc.duckdb.runs/paid/journal.jsonl:{line}: the line does not verify" in refused.err
+    assert "hint: " in refused.err
+    assert job.server.asked["refused"] == asked, "nothing was paid"
+    other = forked(folder, *command["free"])
     assert other.code == 0, other.err
-    assert f"journal.jsonl:{line}: " in other.err
+    assert f"paid/journal.jsonl:{line}: the line does not verify" in other.err

@@ -72,6 +72,10 @@ class Isolated(Plain):
         return {**super().state(), "pid": os.getpid()} if self.length > LENGTH else super().state()
 
 
+ONE = Isolated()
+"""A world, not a class of worlds."""
+
+
 class Unforked(Isolated):
     """The same without forks: every branch is re-executed."""
 

@@ -25,10 +25,11 @@ from ttc_replay.replay.drive import finish
 from ttc_replay.replay.environments import child, host, isolated
 from ttc_replay.replay.environments.base import environment_class
 from ttc_replay.replay.environments.family import Recipe
+from ttc_replay.replay.environments.wire import encode
 from ttc_replay.replay.replaying import replay_all
 from ttc_replay.replay.transition import execute, hear, state_key, state_of
 from ttc_replay.storage.codec import action_key, messages_from
-from ttc_replay.storage.errors import DivergedError, EnvironmentFailed, UsageError
+from ttc_replay.storage.errors import DivergedError, EnvironmentFailed, UsageError, boundary
 from ttc_replay.storage.journal import digest, read_journal
 from ttc_replay.storage.readers.base import find_reader
 
@@ -61,7 +62,7 @@ def _nobody_left() -> Iterator[None]:
 
 
 def factory(name: str, **options: Any) -> Callable[[], Any]:
-    made = plugins.environment(Spec(f"{WORLDS}:{name}", options))[0]
+    made = plugins.factory("environment", Spec(f"{WORLDS}:{name}", options))
     assert isinstance(made, isolated.IsolatedFactory)
     return made
 
@@ -71,8 +72,8 @@ def inside(name: str, **options: Any) -> Callable[[], Any]:
     return partial(plugins.in_process, f"{WORLDS}:{name}", options)
 
 
-def opened(name: str, **options: Any) -> Any:
-    world = factory(name, **options)()
+def opened(made: str | Callable[[], Any], **options: Any) -> Any:
+    world = factory(made, **options)() if isinstance(made, str) else made()
     world.reset(TASK)
     return world
 
@@ -103,7 +104,7 @@ class Numbers:
         ]
 
 
-# -- like any world ------------------------------------------------------------------------------------------------------
+# -- like any world --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "trees", "budget"), [("Isolated", 2, 20), ("Unforked", 1, 6)])
@@ -147,25 +148,62 @@ def test_a_crash_is_a_failed_step_and_no_more(make_engine: Any, toy: Any, concur
     assert all(text.startswith("TTC-E401: Crashing, step ") and "SIGSEGV" in text for text in said)
 
 
-def test_replay_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real environment that a child process imports by its module; `isolated` is what a Python user calls."""
+OUTSIDE = """
+from ttc_replay.examples.bookkeeping.environment import BookkeepingEnvironment
+
+class Books(BookkeepingEnvironment):
+    isolation = "process"
+"""
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A real environment in a package that is installed elsewhere, under a name of its own."""
+    (tmp_path / "outside_books.py").write_text(OUTSIDE)
+    (tmp_path / "outside-1.0.dist-info").mkdir()
+    (tmp_path / "outside-1.0.dist-info" / "METADATA").write_text("Name: outside\nVersion: 1.0\n")
+    points = "[ttc_replay.environments]\noutside-books = outside_books:Books\n"
+    (tmp_path / "outside-1.0.dist-info" / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(tmp_path)
+    return plugins.find("environment", "outside-books")
+
+
+def test_replay_says_the_same(outside: Any) -> None:
+    """`isolated` is what a Python user calls; a child process imports the class by its module."""
     with LOGS.open("rb") as stream:
         records: list[Any] = list(find_reader("openai-chat").read(stream, Source("openai-chat", str(LOGS))))[:3]
     before = replay_all(records, BookkeepingEnvironment)
-    monkeypatch.setattr(BookkeepingEnvironment, "isolation", "process", raising=False)
-    made = isolated.isolated(partial(BookkeepingEnvironment, strict_close=False))
+    made = isolated.isolated(partial(outside, strict_close=False))
     assert replay_all(records, made) == before
     assert before["totals"]["matched"] > 20
     assert isolated.isolated(made) is made
 
 
-def script(world: Any, calls: list[tuple[Any, ...]]) -> list[Any]:
+@pytest.mark.parametrize("name", ["outside-books", "outside_books:Books"])
+def test_installed_environments(outside: Any, name: str) -> None:
+    world = plugins.factory("environment", Spec(name, {"strict_close": True}))()
+    assert type(world) is isolated.World
+    assert [tool["function"]["name"] for tool in world.tools()] == [
+        tool["function"]["name"] for tool in BookkeepingEnvironment().tools()
+    ]
+    world.close()
+    wrong = isolated.isolated(partial(outside, lenient=True))
+    with pytest.raises(EnvironmentFailed, match=r"could not be built: TypeError: .*'lenient'"):
+        wrong()
+
+
+def script(label: str, world: Any, calls: list[tuple[Any, ...]]) -> list[Any]:
     """What each call comes to, through the seams of the house: a value, or an error's line."""
-    seams = {"execute": execute, "hear": hear, "state": state_of, "fork": session.fork, "close": session.close}
+    seams: dict[str, Any] = {
+        "execute": execute,
+        "hear": hear,
+        "state": state_of,
+        "fork": session.fork,
+        "close": session.close,
+    }
     said: list[Any] = []
     for name, *arguments in calls:
         try:
-            method = getattr(world, name) if name not in seams else None
             if name == "fork":
                 world = asyncio.run(seams[name](world))
             elif name in seams:
@@ -173,7 +211,8 @@ def script(world: Any, calls: list[tuple[Any, ...]]) -> list[Any]:
                 said.append(tuple(value.observations) if isinstance(value, StepResult) else value)
                 said.append((value.done, value.reward, value.info) if isinstance(value, StepResult) else None)
             else:
-                value = asyncio.run(finish(method(*arguments)))  # type: ignore[misc]
+                with boundary(EnvironmentFailed, f"{label}.{name}"):
+                    value = asyncio.run(finish(getattr(world, name)(*arguments)))
                 said.append(messages_from(value) if name == "reset" else value)
         except TtcError as error:
             said.append((type(error), error.line(), error.hint))
@@ -200,7 +239,7 @@ def test_every_method_answers_as_it_does_in_this_process(toy: Any) -> None:
         ],
         "Unusual": [
             ("reset", TASK),
-            ("execute", toy.add(1), 0),
+            ("execute", toy.add(2), 0),
             ("state",),
             ("execute", toy.add(1), 1),
             ("state",),
@@ -220,7 +259,7 @@ def test_every_method_answers_as_it_does_in_this_process(toy: Any) -> None:
         here, there = inside(name)(), factory(name)()
         assert environment_class(there) == environment_class(here)
         assert not there.inline
-        expected, got = script(here, calls), script(there, calls)
+        expected, got = script(name, here, calls), script(name, there, calls)
         assert [str(item) for item in got] == [str(item) for item in expected], name
         assert any(isinstance(item, tuple) and isinstance(item[0], type) for item in got if item) == (
             name != "Unforkable"
@@ -240,8 +279,9 @@ def test_options_and_attributes_reach_the_world() -> None:
 
 
 def test_a_file_is_found_from_another_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also an object, which is no class: the command line may name one."""
     monkeypatch.chdir(WORLDS.parent)
-    made, probe = plugins.environment(Spec("./isolated_worlds.py:Isolated"))
+    made, probe = plugins.environment(Spec("./isolated_worlds.py:ONE"))
     probe.close()
     monkeypatch.chdir(tmp_path)
     world = made()
@@ -249,7 +289,7 @@ def test_a_file_is_found_from_another_folder(monkeypatch: pytest.MonkeyPatch, tm
     world.close()
 
 
-# -- processes -----------------------------------------------------------------------------------------------------------
+# -- processes -------------------------------------------------------------------------------------------------------
 
 
 def test_forks_live_in_one_process_and_end_with_the_last(toy: Any) -> None:
@@ -339,7 +379,7 @@ def test_a_world_that_is_not_the_same_again_is_a_divergence() -> None:
         world.close()
 
 
-# -- what a world may do -------------------------------------------------------------------------------------------------
+# -- what a world may do ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -352,7 +392,8 @@ def test_a_world_that_is_not_the_same_again_is_a_divergence() -> None:
     ],
 )
 def test_the_end_of_a_process_is_data(toy: Any, name: str, number: int, said: str) -> None:
-    root = opened(name)
+    made = factory(name)
+    root = opened(made)
     root.step(toy.add(1))
     twin = root.fork()
     for _ in range(2):  # and stays failed
@@ -362,7 +403,7 @@ def test_the_end_of_a_process_is_data(toy: Any, name: str, number: int, said: st
     assert twin.step(toy.add(2)).observations[0].content == '{"total": 3}'
     root.close()
     twin.close()
-    again = opened(name)
+    again = opened(made)
     assert again.state() == {"total": 0, "done": 0}
     again.close()
 
@@ -376,15 +417,14 @@ def test_printing_and_reading_do_not_touch_the_answers(toy: Any, capfd: pytest.C
     assert all(text in err for text in ("print print", "descriptor", "program"))
 
 
-def test_huge_answers(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_huge_answers(toy: Any) -> None:
     world = opened("Printing")
-    twin = world.fork()
     assert world.step(toy.add(5)).observations[0].content == "é\n" * 2_500_000
-    monkeypatch.setattr(child, "REPLY_BYTES", 1 << 20)
-    with pytest.raises(EnvironmentFailed, match="killed: an answer of more than 1 MiB"):
-        twin.step(toy.add(5))
     world.close()
-    twin.close()
+    small = child.Child({"loader": "builtins:str", "arguments": {}}, 60, reply_bytes=1 << 20)
+    huge = {"world": 0, "method": "x" * (1 << 20), "arguments": [], "drop": []}
+    with pytest.raises(child.Gone, match="killed: an answer of more than 1 MiB"):
+        small.ask(encode(huge), 60)  # the error repeats the method's name
 
 
 def test_the_parents_death_leaves_no_orphan(tmp_path: Path) -> None:
@@ -411,7 +451,14 @@ def alive(pid: int) -> bool:
     return True
 
 
-# -- what cannot be built ------------------------------------------------------------------------------------------------
+def test_an_answer_that_is_no_json_is_a_failed_step(toy: Any) -> None:
+    world = opened("Unusual")
+    with pytest.raises(EnvironmentFailed, match=r"environment\.step: TypeError: not JSON: bytes"):
+        world.step(toy.add(1))
+    world.close()
+
+
+# -- what cannot be built --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -439,6 +486,9 @@ def test_a_loader_that_cannot_be_imported() -> None:
 class Asking:
     isolation: str | None = "process"
 
+    def __init__(self, *given: Any, **options: Any) -> None:
+        raise AssertionError("never built here")
+
 
 def asking(**members: Any) -> Any:
     return type("Odd", (Asking,), members)
@@ -448,15 +498,14 @@ def asking(**members: Any) -> Any:
     ("made", "said"),
     [
         (asking(), "cannot import 'Odd'"),
-        (partial(BookkeepingEnvironment, False), "keywords only"),
-        (partial(BookkeepingEnvironment, strict_close=object()), "JSON only"),
+        (partial(Asking, False), "keywords only"),
+        (partial(Asking, strict_close=object()), "JSON only"),
         (asking(isolation="thread"), "isolation = 'thread'"),
         (asking(isolation_timeout_seconds=0), "isolation_timeout_seconds = 0 is not a positive number"),
         (asking(isolation_processes="two"), "isolation_processes = 'two' is not a positive number"),
     ],
 )
-def test_what_cannot_be_isolated(made: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BookkeepingEnvironment, "isolation", "process", raising=False)
+def test_what_cannot_be_isolated(made: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         isolated.isolated(made)
 

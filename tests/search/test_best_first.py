@@ -282,6 +282,29 @@ def test_a_node_is_never_asked_again_before_its_own_value_says_so() -> None:
     assert entries["aa"] == -0.95
 
 
+def test_nor_before_its_own_estimate_says_so() -> None:
+    near = {"": 9.0, "a": 5.0, "aa": 1.0}
+    tree, algorithm = search.Tree(), search.create("best-first", heuristic=lambda tree, node: near[tree.key[node]])
+    tell(algorithm, tree, algorithm.ask(tree, 1)[0], [Child("a")])
+    tell(algorithm, tree, algorithm.ask(tree, 1)[0], [Child("aa")])
+    entries = {tree.key[entry[-1]]: entry[0] for entry in tree.memory["best-first"][0].heap}
+    assert entries == {"": 9.0, "a": 5.0, "aa": 1.0}
+
+
+def test_of_equals_the_one_that_was_not_asked_goes_first() -> None:
+    tree, algorithm = search.Tree(), search.create("best-first")
+    algorithm.tell(tree, algorithm.ask(tree, 1)[0].id, [Child("a", 0.9, 0.5), Child("b", 0.1, 0.5)])
+    tell(algorithm, tree, algorithm.ask(tree, 1)[0], [Child("end", value=0.5, terminal=True)])
+    assert [tree.key[ask.node] for ask in algorithm.ask(tree, 2)] == ["b", "a"]
+
+
+def test_with_a_cost_a_state_without_a_value_counts_as_the_lowest() -> None:
+    tree, algorithm = search.Tree(), search.create("best-first", cost="depth", weight=2.0, branching=8)
+    children = [Child("unknown", 0.9), Child("low", 0.01, -1.0), Child("mid", 0.01, 0.0), Child("high", 0.01, 1.0)]
+    algorithm.tell(tree, algorithm.ask(tree, 1)[0].id, children)
+    assert [tree.key[ask.node] for ask in algorithm.ask(tree, 4)] == ["high", "mid", "unknown", "low"]
+
+
 def test_without_any_value_it_goes_deeper_first() -> None:
     tree, algorithm = search.Tree(), search.create("best-first", branching=2)
     depths = []
