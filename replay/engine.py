@@ -81,6 +81,8 @@ class Engine:
         self.caller = Caller(plugins.policy, settings.policy, self._emit, lookup)
         self.worker = Worker(plugins.guide, sampling=self.caller.sampling, answer=plugins.answer)
         self.purse = Purse(settings.limits, len(records))
+        if hasattr(plugins.policy, "may_pay_again"):
+            plugins.policy.may_pay_again = self._admit_again
         self.error: TtcError | None = None
         self.interrupted = False
         self._progress = progress
@@ -314,7 +316,11 @@ class Engine:
 
     def _settle(self, job: Job, answer: Answer) -> None:
         """Called at commit, in ask order: what a run may still spend must not depend on which answer came first."""
-        self.purse.settle(job.tree.position, job.ask.id, answer.calls, answer.usage)
+        self.purse.settle(job.tree.position, job.ask.id, answer.calls, answer.usage, job.request.seed)
+
+    def _admit_again(self, request: ProposalRequest) -> bool:
+        position = next(grove.position for grove in self.groves if grove.record.id == request.trajectory_id)
+        return self.purse.reserve_again(position, request.seed, self.caller.estimate(request))
 
     async def _work(self, jobs: Sequence[Job]) -> None:
         try:

@@ -42,10 +42,16 @@ class Purse:
         self._reserved[tree, ask] = amount
         return True
 
-    def settle(self, tree: int, ask: int, calls: int, usage: Usage) -> None:
-        """Replace the reservation by what was really used. What a call does not tell of its use is its worst case:
-        unknown is not nothing."""
+    def reserve_again(self, tree: int, seed: int, worst: Usage) -> bool:
+        """As `reserve`, for one more attempt of the call with this seed, whose first reply was paid for in vain."""
+        return self.reserve(tree, -1 - seed, worst)
+
+    def settle(self, tree: int, ask: int, calls: int, usage: Usage, seed: int = 0) -> None:
+        """Replace the reservations of a call by what was really used. What a call does not tell of its use is its
+        worst case: unknown is not nothing."""
         reserved = self._reserved.pop((tree, ask), NOTHING)
+        if self._reserved.pop((tree, -1 - seed), None) is not None:
+            calls += 1
         worst = reserved if calls else NOTHING
         before = self._spent.get(tree, NOTHING)
         untold = usage.prompt_tokens is None and usage.completion_tokens is None

@@ -27,8 +27,8 @@ OPEN, CLOSED, EXHAUSTED, FAILED, PRUNED = "open", "closed", "exhausted", "failed
 _MASK = (1 << 64) - 1
 
 
-# Ask and Child are not frozen: a frozen dataclass takes five times as long to build, and a search builds one of each for
-# every transition. Nobody changes them.
+# Ask and Child are not frozen: a frozen dataclass takes five times as long to build, and a search builds one of each
+# for every transition. Nobody changes them.
 
 
 @dataclass(slots=True)

@@ -1,6 +1,6 @@
 """Monte-Carlo tree search for action sets that are known, or open.
 
-Selection, with N visits of the parent, n of the child, and Q the child's mean normalised to the tree's own range (see
+Selection, with N visits of the parent, n of the child, and Q the child's worth normalised to the tree's own range (see
 `values.py`):
 
     uct    Q + c * sqrt(ln N / n)             UCT (Kocsis & Szepesvari 2006) on UCB1 (Auer et al. 2002, theorem 1:
@@ -13,10 +13,15 @@ Open asks and rollouts count in N and n. In Q they do not, as in WU-UCT (Liu et 
 Expansion by progressive widening (Couetoux et al. 2011): a node may have ceil(C * N^alpha) children. Evaluation by the
 value a child was told with, by a rollout to an end, or by both. Backup adds to sums and counts; means are never stored.
 
+Q = (1 - w) * mean + w * max of what was backed up through the child, w being `max_weight`: the mixed backup of
+Jacobsen, Greve & Togelius 2014 ("Monte Mario", "MixMax rewards"). UCT and AlphaZero have w = 0. The mean alone lets a
+good line drown among the bad siblings that were tried on the way; the maximum alone believes every stroke of luck. The
+default was measured: docs/benchmarks.md.
+
 Rewards mixed as in RAP (Hao et al. 2023, arXiv 2305.14992, section 3.2 for the rewards, 3.3 for the planning): the
 probability of an action and the evaluation of what it leads to make one reward r = p^alpha * v^(1 - alpha), and Q is
 the mean reward along the best rollout. Here `prior_weight` is alpha, p the prior normalised over the siblings and v the
-normalised Q; `backup="max"` takes the best rollout. What differs: RAP mixes at every step and averages the rewards of
+normalised Q; `max_weight=1` takes the best rollout. What differs: RAP mixes at every step and averages the rewards of
 all later steps; this takes the mean once, at selection, of a step's own p and of the value that a rollout ended with.
 
 Mixed leaf evaluation as in AlphaGo (Silver et al. 2016, "Mastering the game of Go with deep neural networks and tree
@@ -40,18 +45,18 @@ from math import ceil, pow
 from ..storage.errors import UsageError
 from .algorithm import check_count, check_number
 from .rollouts import RolloutSearch
-from .selection import FORMULAS, Formula, actions, aggregate, highest, highest_value, is_open, mean_value
+from .selection import FORMULAS, Formula, actions, aggregate, is_open
 from .tree import OPEN, Ask, Tree
 
-EXPLORATION = {"uct": 0.3, "puct": 0.5}
-"""Chosen on needles among 4,096 leaves with a noisy value and without one, 64 and 256 transitions, widths 1 to 32."""
+EXPLORATION = {"uct": 0.3, "puct": 0.7}
+"""Chosen with `max_weight` on six problems at 64, 256 and 1,024 transitions: see docs/benchmarks.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MCTS(RolloutSearch):
     """UCT or PUCT with progressive widening, over actions with one outcome or several.
 
-    - `selection`: "uct" or "puct"; `exploration`: the constant c, None for 0.3 (uct) or 0.5 (puct).
+    - `selection`: "uct" or "puct"; `exploration`: the constant c, None for 0.3 (uct) or 0.7 (puct).
     - `virtual_loss`: how many visits with the tree's lowest value an open ask or rollout counts as in Q. What has open
       ones only has Q = 0.
     - `widening_coefficient`, `widening_exponent`: C from 0 and alpha in [0, 1]. A large C lists every known action
@@ -60,8 +65,8 @@ class MCTS(RolloutSearch):
       rollout goes on in the likeliest; the others wait for a visit.
     - `first_play_urgency`: the score of a child without any visit, on the normalised scale. None: such children come
       first ("uct"), or count as good as their parent ("puct").
-    - `backup`: "mean", or "max": Q is the highest value backed up through the child. The Q of what was never visited
-      is a mean all the same.
+    - `max_weight`: w from 0 to 1 in Q = (1 - w) * mean + w * max of the values backed up through the child. The Q of
+      what was never visited is a mean all the same.
     - `prior_weight`: alpha from 0 to 1, how much of the prior is mixed into Q; 0 is none of it.
     - `evaluation`: "value" (a told value ends the rollout; without one it goes to an end), "rollout" (values of
       unfinished states are kept, for pruning and for people, but not backed up) or "both" (one visit with the mixed
@@ -84,7 +89,7 @@ class MCTS(RolloutSearch):
     widening_exponent: float = 0.5
     expand: int = 1
     first_play_urgency: float | None = None
-    backup: str = "mean"
+    max_weight: float = 0.25
     prior_weight: float = 0.0
     evaluation: str = "value"
     rollout_weight: float = 0.5
@@ -96,12 +101,11 @@ class MCTS(RolloutSearch):
         check_number("exploration", self.exploration, low=0.0)
         for name in ("virtual_loss", "widening_coefficient", "outcome_coefficient"):
             check_number(name, getattr(self, name), low=0.0)
-        for name in ("widening_exponent", "outcome_exponent", "prior_weight", "rollout_weight"):
+        for name in ("widening_exponent", "outcome_exponent", "max_weight", "prior_weight", "rollout_weight"):
             check_number(name, getattr(self, name), low=0.0, high=1.0)
         check_number("first_play_urgency", self.first_play_urgency)
         check_count("expand", self.expand)
         _check_choice("selection", self.selection, "uct", "puct")
-        _check_choice("backup", self.backup, "mean", "max")
         _check_choice("evaluation", self.evaluation, "value", "rollout", "both")
 
     def ask(self, tree: Tree, k: int) -> list[Ask]:
@@ -167,6 +171,7 @@ class MCTS(RolloutSearch):
             loss=self.virtual_loss,
             urgency=self.first_play_urgency,
             prior_weight=self.prior_weight,
+            max_weight=self.max_weight,
         )
 
     def _select(self, tree: Tree, node: int, blocked: set[int]) -> int:
@@ -174,7 +179,7 @@ class MCTS(RolloutSearch):
         children = tree.open_ids[node]
         if blocked:
             children = [child for child in children if child not in blocked]
-        return self._formula.select(tree if self.backup == "mean" else highest(tree, children), tree, node, children)
+        return self._formula.select(tree, tree, node, children)
 
     def _play(self, tree: Tree, node: int, recorded: int | None, blocked: set[int]) -> tuple[int, str | None]:
         """The action with the highest score: an outcome of it to go on in, or -1 and its key, to be played again.
@@ -186,7 +191,7 @@ class MCTS(RolloutSearch):
             for first, outcomes in actions(tree, node).items()
             if first != recorded and _may_play(tree, node, first, outcomes, blocked)
         }
-        arms = aggregate(tree, node, grouped, mean_value if self.backup == "mean" else highest_value)
+        arms = aggregate(tree, node, grouped)
         first = self._formula.select(arms, tree, node, list(grouped))
         if first < 0:
             return -1, None

@@ -6,7 +6,6 @@ an action's first outcome. Scores are on the tree's normalised scale (see `value
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, log, sqrt
 
@@ -23,6 +22,7 @@ class Arms:
     visits: dict[int, int]
     virtual: dict[int, int]
     value_sum: dict[int, float]
+    value_max: dict[int, float]
 
 
 Statistics = Tree | Arms
@@ -35,14 +35,15 @@ UNIT.include(1.0)
 class Formula:
     """The constants of one search; a subclass is the formula.
 
-    `prior_weight`: with alpha above 0, Q is P^alpha * Q^(1 - alpha) (RAP: see `mcts.py`). `urgency`: the Q of an arm
-    without a visit.
+    `max_weight`: w in Q = (1 - w) * mean + w * highest value. `prior_weight`: with alpha above 0, Q is
+    P^alpha * Q^(1 - alpha) (RAP: see `mcts.py`). `urgency`: the Q of an arm without a visit.
     """
 
     exploration: float
     loss: float = 0.0
     urgency: float | None = None
     prior_weight: float = 0.0
+    max_weight: float = 0.0
 
     def select(self, statistics: Statistics, tree: Tree, node: int, arms: list[int]) -> int:
         """The arm with the highest score, ties by seeded hash; -1 when there is none."""
@@ -59,10 +60,10 @@ class Uct(Formula):
         if len(arms) < 2:
             return arms[0] if arms else -1
         if self.prior_weight:
-            statistics = with_priors(statistics, tree, node, arms, self.prior_weight)
+            statistics = with_priors(statistics, tree, node, arms, self.prior_weight, self.max_weight)
         visits, virtual, value_sum, order = statistics.visits, statistics.virtual, statistics.value_sum, tree.order
-        low, scale = statistics.bounds.low, statistics.bounds.scale
-        exploration, loss = self.exploration, self.loss
+        low, scale, value_max = statistics.bounds.low, statistics.bounds.scale, statistics.value_max
+        exploration, loss, weight = self.exploration, self.loss, self.max_weight
         unvisited = inf if self.urgency is None else self.urgency
         log_total = log(max(1, tree.visits[node] + tree.virtual[node]))
         best, best_score = -1, -inf
@@ -70,8 +71,9 @@ class Uct(Formula):
             real = visits[arm]
             count = real + virtual[arm]
             if real:
-                quality = (value_sum[arm] - real * low) * scale / (real + loss * virtual[arm])
-                score = quality + exploration * sqrt(log_total / count)
+                quality = (1.0 - weight) * (value_sum[arm] - real * low) / (real + loss * virtual[arm])
+                quality += weight * (value_max[arm] - low)
+                score = quality * scale + exploration * sqrt(log_total / count)
             else:
                 score = exploration * sqrt(log_total / count) if count else unvisited
             if score > best_score or (score == best_score and order[arm] < order[best]):
@@ -89,9 +91,10 @@ class Puct(Formula):
         if len(arms) < 2:
             return arms[0] if arms else -1
         if self.prior_weight:
-            statistics = with_priors(statistics, tree, node, arms, self.prior_weight)
+            statistics = with_priors(statistics, tree, node, arms, self.prior_weight, self.max_weight)
         visits, virtual, value_sum, order = statistics.visits, statistics.virtual, statistics.value_sum, tree.order
-        low, scale, loss = statistics.bounds.low, statistics.bounds.scale, self.loss
+        low, scale, value_max = statistics.bounds.low, statistics.bounds.scale, statistics.value_max
+        loss, share = self.loss, self.max_weight
         prior, (fill, total) = tree.prior, prior_scale(tree, node)
         factor = self.exploration * sqrt(max(1, tree.visits[node] + tree.virtual[node])) / total
         best, best_score = -1, -inf
@@ -101,7 +104,8 @@ class Puct(Formula):
             count = real + virtual[arm]
             score = factor * (fill if weight is None else weight) / (1 + count)
             if real:
-                score += (value_sum[arm] - real * low) * scale / (real + loss * virtual[arm])
+                quality = (1.0 - share) * (value_sum[arm] - real * low) / (real + loss * virtual[arm])
+                score += (quality + share * (value_max[arm] - low)) * scale
             elif not count:
                 score += self._of_new(tree, node, arm)
             if score > best_score or (score == best_score and order[arm] < order[best]):
@@ -119,15 +123,20 @@ class Puct(Formula):
 FORMULAS: dict[str, type[Formula]] = {"uct": Uct, "puct": Puct}
 
 
-def with_priors(statistics: Statistics, tree: Tree, node: int, arms: list[int], weight: float) -> Arms:
-    """The arms with P^alpha * Q^(1 - alpha) in the place of Q, on the unit scale."""
+def with_priors(
+    statistics: Statistics, tree: Tree, node: int, arms: list[int], prior_weight: float, max_weight: float
+) -> Arms:
+    """The arms with P^alpha * Q^(1 - alpha) in the place of both the mean and the highest value, on the unit scale."""
     low, scale, visits = statistics.bounds.low, statistics.bounds.scale, statistics.visits
-    totals: dict[int, float] = {}
+    qualities: dict[int, float] = dict.fromkeys(arms, 0.0)
     for arm in arms:
-        real = visits[arm]
-        quality = (statistics.value_sum[arm] / real - low) * scale if real else 0.0
-        totals[arm] = real * mixed(quality, share_of_prior(tree, node, arm), weight) if real else 0.0
-    return Arms(UNIT, {arm: visits[arm] for arm in arms}, {arm: statistics.virtual[arm] for arm in arms}, totals)
+        if visits[arm]:
+            mean = statistics.value_sum[arm] / visits[arm]
+            quality = ((1.0 - max_weight) * mean + max_weight * statistics.value_max[arm] - low) * scale
+            qualities[arm] = mixed(quality, share_of_prior(tree, node, arm), prior_weight)
+    known = {arm: visits[arm] for arm in arms}
+    totals = {arm: known[arm] * qualities[arm] for arm in arms}
+    return Arms(UNIT, known, {arm: statistics.virtual[arm] for arm in arms}, totals, qualities)
 
 
 def mixed(quality: float, share: float, weight: float) -> float:
@@ -147,16 +156,6 @@ def parent_quality(tree: Tree, node: int) -> float:
     return 0.0 if mean is None else tree.bounds.normalise(mean)
 
 
-def highest(tree: Tree, arms: list[int]) -> Arms:
-    """The arms with the highest value backed up through each in the place of its mean."""
-    return Arms(
-        tree.bounds,
-        {arm: tree.visits[arm] for arm in arms},
-        {arm: tree.virtual[arm] for arm in arms},
-        {arm: tree.value_max[arm] * tree.visits[arm] if tree.visits[arm] else 0.0 for arm in arms},
-    )
-
-
 def actions(tree: Tree, node: int) -> dict[int, list[int]]:
     """The children of a node by action: first outcome -> all outcomes."""
     if node not in tree.outcomes.extra:
@@ -167,32 +166,23 @@ def actions(tree: Tree, node: int) -> dict[int, list[int]]:
     return {outcomes[0]: outcomes for outcomes in grouped.values()}
 
 
-def aggregate(tree: Tree, node: int, grouped: dict[int, list[int]], value: Callable[[Tree, int], float]) -> Arms:
-    """The statistics of whole actions: visits summed, values as the mean over outcomes weighted by how often the world
-    drew each. Asks for another outcome that are open count as virtual visits of their action."""
-    arms = Arms(tree.bounds, {}, {}, {})
+def aggregate(tree: Tree, node: int, grouped: dict[int, list[int]]) -> Arms:
+    """The statistics of whole actions: visits summed, values (mean and highest) as the mean over outcomes weighted by
+    how often the world drew each. Asks for another outcome that are open count as virtual visits of their action."""
+    arms = Arms(tree.bounds, {}, {}, {}, {})
     for first, outcomes in grouped.items():
         action = tree.key[first]
         times = tree.outcomes.draws(node, action, first)
         seen = [outcome for outcome in outcomes if tree.visits[outcome]]
+        drawn = sum(times[outcome] for outcome in seen) or 1
         visits = sum(tree.visits[outcome] for outcome in outcomes)
-        drawn = sum(times[outcome] for outcome in seen)
-        total = sum(times[outcome] * value(tree, outcome) for outcome in seen)
+        mean = sum(times[one] * tree.value_sum[one] / tree.visits[one] for one in seen) / drawn
         waiting = tree.outcomes.pending.get((node, action), 0)
         arms.visits[first] = visits
         arms.virtual[first] = waiting + sum(tree.virtual[outcome] for outcome in outcomes)
-        arms.value_sum[first] = total / drawn * visits if drawn else 0.0
+        arms.value_sum[first] = mean * visits
+        arms.value_max[first] = sum(times[one] * tree.value_max[one] for one in seen) / drawn
     return arms
-
-
-def mean_value(tree: Tree, node: int) -> float:
-    """The mean of the values backed up through a visited node."""
-    return tree.value_sum[node] / tree.visits[node]
-
-
-def highest_value(tree: Tree, node: int) -> float:
-    """The highest value backed up through a visited node."""
-    return tree.value_max[node]
 
 
 def is_open(tree: Tree, nodes: list[int], blocked: set[int]) -> list[int]:

@@ -23,6 +23,7 @@ END_SECONDS = 5.0
 REPLY_BYTES = 256 * 1024 * 1024
 """Longest answer: a world that says more is broken, and must not fill the parent's memory."""
 _READ_BYTES = 1 << 20
+_POLL_SECONDS = 0.001
 
 
 class Gone(Exception):
@@ -100,9 +101,7 @@ class Child:
 
     def _death(self) -> str:
         """How it died; it has closed its pipes, so it has little left to do."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_SECONDS)
-        self.kill()
+        self._outlive()
         code = self._process.returncode
         if code >= 0:
             return f"its process ended with exit code {code}"
@@ -113,8 +112,15 @@ class Child:
     def end(self) -> None:
         """Let it close its worlds and end; kill it when it takes too long."""
         self._stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_SECONDS)
+        self._outlive()
+
+    def _outlive(self) -> None:
+        """Wait for its end, then kill what it started, as long as the dead process keeps the group's number its own."""
+        deadline = time.monotonic() + END_SECONDS
+        while os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_SECONDS)
         self.kill()
 
     def kill(self) -> None:

@@ -56,7 +56,7 @@ class Place:
 
     @property
     def steps(self) -> int:
-        """Steps executed since the world was built."""
+        """Steps executed since the last `reset`."""
         return self.past.steps if self.past else 0
 
 
@@ -272,7 +272,8 @@ class Family:
         elif method == "build":
             self.hosting.offer = Offer(said["name"], frozenset(said["methods"]), said["values"])
         if method in CHANGING:
-            place.past = Past(method, arguments, said, place.steps + (method == "step"), place.past)
+            steps = 0 if method == "reset" else place.steps + (method == "step")
+            place.past = Past(method, arguments, said, steps, place.past)
         if error is not None:
             raise error
         return said

@@ -133,6 +133,9 @@ def main() -> None:
     for line in requests:
         _reply(replies, host.answer(line))
     host.close()
+    if _leads_group():  # what the world started ends with it, also when no parent is left to see to it
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(0, signal.SIGTERM)
 
 
 def _reply(replies: BinaryIO, text: str) -> None:
@@ -162,9 +165,13 @@ def _end_with_parent(descriptor: int) -> None:
     while not poll.poll():
         pass
     time.sleep(GRACE_SECONDS)
-    if os.getpgid(0) == os.getpid():
+    if _leads_group():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
+
+
+def _leads_group() -> bool:
+    return os.getpgid(0) == os.getpid()
 
 
 if __name__ == "__main__":

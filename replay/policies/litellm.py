@@ -25,7 +25,7 @@ from weakref import WeakKeyDictionary
 
 from ...storage.canonical import canonical_json
 from ...storage.codec import message_to_dict, parse_arguments
-from ...storage.errors import MissingExtra, MissingKey, UsageError
+from ...storage.errors import MissingExtra, MissingKey, ProviderReplyInvalid, UsageError
 from ...storage.records import Message, Proposal, ProposalRequest, ToolCall, ToolSchema, Usage
 from ..calls import add_usage
 from .pricing import Prices
@@ -150,6 +150,8 @@ class LiteLLMPolicy:
     sampling: ClassVar[bool] = True
     metered: ClassVar[bool] = True
 
+    may_pay_again: Callable[[ProposalRequest], bool] | None = field(default=None, init=False, repr=False)
+    """Asked before a call whose reply was paid for and useless is made once more: the engine's budget."""
     attempts_total: int = field(default=0, init=False)
     retries_total: int = field(default=0, init=False)
     throttled_total: int = field(default=0, init=False)
@@ -234,6 +236,9 @@ class LiteLLMPolicy:
         paid: list[Usage] = []
 
         async def attempt() -> list[Proposal]:
+            if paid and self.may_pay_again is not None and not self.may_pay_again(request):
+                told = f"{self._place}: the reply has no choices, and the budget allows no other"
+                raise ProviderReplyInvalid(told, hint="raise the budget: the same command goes on")
             self.attempts_total += 1
             response = await self._send(request, connection)
             paid.append(self._resolve().prices.usage(getattr(response, "usage", None)))

@@ -177,14 +177,37 @@ class Unforkable:
                 file.write(f"closed {self.heard}\n")
 
 
-class Busy(Isolated):
-    """Never ends a step, and keeps its process from ending: a thread that is no daemon, and a program."""
+class Counted(Isolated):
+    """Its state is how many worlds its process holds."""
+
+    alive = 0
+
+    def __init__(self, length: int = LENGTH) -> None:
+        super().__init__(length)
+        Counted.alive += 1
+
+    def __del__(self) -> None:
+        Counted.alive -= 1
+
+    def state(self) -> Any:
+        return Counted.alive
+
+
+class Starting(Crashing):
+    """Starts a program that nobody ends, says its process id; 5 never ends either, nor does a thread of it."""
+
+    program = 0
 
     def special(self, by: int) -> None:
-        threading.Thread(target=time.sleep, args=(60,)).start()
-        subprocess.Popen(["sleep", "61"])
-        print("busy", file=sys.stderr, flush=True)
-        time.sleep(60)
+        super().special(by)
+        self.program = subprocess.Popen(["sleep", "61"]).pid
+        print("started", file=sys.stderr, flush=True)
+        if by == 5:
+            threading.Thread(target=time.sleep, args=(60,)).start()
+            time.sleep(60)
+
+    def state(self) -> Any:
+        return self.program
 
 
 class Unbuildable:

@@ -107,7 +107,7 @@ class Numbers:
 # -- like any world --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "trees", "budget"), [("Isolated", 2, 20), ("Unforked", 1, 6)])
+@pytest.mark.parametrize(("name", "trees", "budget"), [("Isolated", 2, 16), ("Unforked", 1, 5)])
 def test_a_search_finds_the_same_tree(make_engine: Any, toy: Any, name: str, trees: int, budget: int) -> None:
     records = [toy.record(1, 1, 1, 1, task="a", target=11), toy.record(3, 1, 1, 2, task="b", target=11)][:trees]
     rewards = (("closeness", toy.closeness), ("environment", toy.environment_reward))
@@ -327,6 +327,17 @@ def test_a_forgotten_world_ends_its_process(toy: Any) -> None:
     assert children() == set()
 
 
+def test_a_process_forgets_forks_that_are_closed_or_forgotten() -> None:
+    root = opened("Counted")
+    forks = [root.fork() for _ in range(4)]
+    assert root.state() == 5
+    forks.pop().close()
+    forks.clear()
+    gc.collect()
+    assert root.state() == 1
+    root.close()
+
+
 def test_two_threads_may_use_two_forks(toy: Any) -> None:
     root = opened("Isolated", length=1000)
 
@@ -427,28 +438,46 @@ def test_huge_answers(toy: Any) -> None:
         small.ask(encode(huge), 60)  # the error repeats the method's name
 
 
-def test_the_parents_death_leaves_no_orphan(tmp_path: Path) -> None:
-    """Even in the midst of a step, with a thread that is no daemon and a program of its own."""
+@pytest.mark.parametrize("number", [1, 5])
+def test_the_parents_death_leaves_no_orphan(number: int) -> None:
+    """While the world is idle, and in the midst of a step, with a thread that is no daemon. Its program ends, too."""
     code = (
-        "import sys; from ttc_replay.cli import plugins; from ttc_replay import *\n"
-        f"world = plugins.environment(Spec({str(WORLDS) + ':Busy'!r}))[0]()\n"
+        "import sys, time; from ttc_replay.cli import plugins; from ttc_replay import *\n"
+        f"world = plugins.environment(Spec({str(WORLDS) + ':Starting'!r}))[0]()\n"
         "world.reset(Task('t', data={'target': 1}))\n"
-        "world.step(Message('assistant', '', tool_calls=(ToolCall('c', 'add', {'by': 1}),)))\n"
+        f"world.step(Message('assistant', '', tool_calls=(ToolCall('c', 'add', {{'by': {number}}}),)))\n"
+        "time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as parent:
         assert parent.stderr is not None
-        assert parent.stderr.readline() == "busy\n"
-        assert alive(parent.pid)
+        assert parent.stderr.readline() == "started\n"
         parent.kill()
-        # whoever still lives holds the other end of stderr
         began = time.monotonic()
-        assert parent.stderr.read() == ""
+        assert parent.stderr.read() == ""  # whoever still lives holds the other end
         assert time.monotonic() - began < host.GRACE_SECONDS + 10
 
 
+@pytest.mark.parametrize("crash", [False, True])
+def test_programs_end_with_the_process(toy: Any, crash: bool) -> None:
+    world = opened("Starting")
+    world.step(toy.add(1))
+    program = world.state()
+    assert alive(program)
+    if crash:
+        with pytest.raises(EnvironmentFailed, match="exit code 3"):
+            world.step(toy.add(103))
+    world.close()
+    deadline = time.monotonic() + 10
+    while alive(program):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def alive(pid: int) -> bool:
-    os.kill(pid, 0)
-    return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_an_answer_that_is_no_json_is_a_failed_step(toy: Any) -> None:

@@ -269,7 +269,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
     },
     "mcts-rap": {
         "algorithm": "mcts",
-        "options": {"selection": "uct", "prior_weight": 0.5, "backup": "max"},
+        "options": {"selection": "uct", "prior_weight": 0.5, "max_weight": 1.0},
         "world": {"seed": 21, "max_depth": 6, "process": True, "early_end": 0.1, "fewest": 2},
     },
     "mcts-mixed": {

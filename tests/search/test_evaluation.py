@@ -125,7 +125,7 @@ OPTIONS = st.fixed_dictionaries(
         "widening_exponent": st.sampled_from([0.0, 0.5, 1.0]),
         "expand": st.integers(1, 3),
         "first_play_urgency": st.sampled_from([-1.0, 1.0]),
-        "backup": st.sampled_from(["mean", "max"]),
+        "max_weight": st.sampled_from([0.0, 0.5, 1.0]),
         "prior_weight": st.sampled_from([0.5, 1.0]),
         "evaluation": st.sampled_from(["value", "rollout", "both"]),
         "rollout_weight": st.sampled_from([0.0, 1.0]),

@@ -116,7 +116,7 @@ ALGORITHMS = st.one_of(
             "expand": st.integers(1, 3),
             "first_play_urgency": st.sampled_from([None, 0.0, 1.0]),
             "virtual_loss": st.sampled_from([0.0, 1.0]),
-            "backup": st.sampled_from(["mean", "max"]),
+            "max_weight": st.sampled_from([0.0, 0.5, 1.0]),
             "prior_weight": st.sampled_from([0.0, 0.5, 1.0]),
             "evaluation": st.sampled_from(["value", "rollout", "both"]),
             "rollout_weight": st.sampled_from([0.0, 0.3, 1.0]),

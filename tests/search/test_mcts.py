@@ -186,7 +186,7 @@ def test_one_node_that_is_all_there_is() -> None:
     [
         {"selection": "ucb"},
         {"evaluation": "rollouts"},
-        {"backup": "min"},
+        {"max_weight": 1.1},
         {"prior_weight": 1.1},
         {"rollout_weight": -0.1},
         {"outcome_coefficient": -1.0},

@@ -122,10 +122,10 @@ def test_a_play_that_is_open_counts() -> None:
     assert [(ask.node, ask.action) for ask in algorithm.ask(tree, 3)] == [(0, "a"), (1, None)]
 
 
-@pytest.mark.parametrize("backup", ["mean", "max"])
+@pytest.mark.parametrize("weight", [0.0, 1.0])
 @pytest.mark.parametrize("draws", [(1, 1), (1, 5), (7, 1)])
 def test_an_action_is_worth_the_mean_over_its_outcomes_by_how_often_they_were_drawn(
-    backup: str, draws: tuple[int, int]
+    weight: float, draws: tuple[int, int]
 ) -> None:
     values = {"a": [0.9, 0.7], "a~1": [0.1, 0.2, 0.3, 0.0], "b": [0.5], "c": [0.0], "d": [1.0]}
     for rival in (0.3, 0.45, 0.55, 0.7, 0.85):
@@ -140,9 +140,9 @@ def test_an_action_is_worth_the_mean_over_its_outcomes_by_how_often_they_were_dr
         for node in range(1, len(tree)):
             for value in values[tree.key[node]]:
                 tree.back_up(node, value)
-        summary = (lambda kept: sum(kept) / len(kept)) if backup == "mean" else max
+        summary = (lambda kept: sum(kept) / len(kept)) if weight == 0.0 else max
         whole = (draws[0] * summary(values["a"]) + draws[1] * summary(values["a~1"])) / sum(draws)
-        algorithm = stochastic(selection="uct", exploration=0.0, backup=backup, outcome_coefficient=1e-9)
+        algorithm = stochastic(selection="uct", exploration=0.0, max_weight=weight, outcome_coefficient=1e-9)
         ask = one(algorithm, tree)
         assert tree.action[ask.node] == ("a" if whole > rival else "b")
 

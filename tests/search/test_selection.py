@@ -44,7 +44,8 @@ STATISTICS = [
 def plain_score(kind: str, c: float, values: list[float], open_here: int, around: dict[str, Any]) -> float:
     """The formulas as written in the papers, on lists of values."""
     low, high, alpha = around["low"], around["high"], around.get("alpha", 0.0)
-    summary = max(values) if around.get("backup") == "max" else sum(values) / len(values)
+    weight = around.get("w", 0.25)
+    summary = weight * max(values) + (1.0 - weight) * sum(values) / len(values)
     quality = around["P"] ** alpha * max(0.0, (summary - low) / (high - low)) ** (1 - alpha)
     n, total = len(values) + open_here, around["N"]
     if kind == "uct":
@@ -74,19 +75,19 @@ def test_selection_is_the_formula(kind: str, c: float, statistics: tuple[list[fl
 
 
 @pytest.mark.parametrize("kind", ["uct", "puct"])
-@pytest.mark.parametrize("backup", ["mean", "max"])
+@pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.8, 1.0])
 @pytest.mark.parametrize("statistics", STATISTICS)
 @pytest.mark.parametrize("shares", [[0.5, 0.3, 0.2], [0.05, 0.15, 0.8]])
 def test_rewards_mixed_as_in_rap_are_the_formula(
-    kind: str, backup: str, alpha: float, statistics: tuple[list[float], ...], shares: list[float]
+    kind: str, weight: float, alpha: float, statistics: tuple[list[float], ...], shares: list[float]
 ) -> None:
-    algorithm = search.create("mcts", selection=kind, exploration=0.2, backup=backup, prior_weight=alpha)
+    algorithm = search.create("mcts", selection=kind, exploration=0.2, max_weight=weight, prior_weight=alpha)
     tree = grown(algorithm, [Child(key, prior=3 * share) for key, share in zip("abc", shares, strict=True)])
     for node, values in enumerate(statistics, start=1):
         visit(tree, node, values)
     every = [value for values in statistics for value in values]
-    around = {"low": min(every), "high": max(every), "N": len(every), "alpha": alpha, "backup": backup}
+    around = {"low": min(every), "high": max(every), "N": len(every), "alpha": alpha, "w": weight}
     scores = [
         plain_score(kind, 0.2, values, 0, {**around, "P": shares[node - 1]})
         for node, values in enumerate(statistics, start=1)
@@ -94,21 +95,21 @@ def test_rewards_mixed_as_in_rap_are_the_formula(
     assert one(algorithm, tree).node == 1 + scores.index(max(scores))
 
 
-def test_prior_weight_and_backup_change_what_is_chosen() -> None:
+def test_prior_weight_and_max_weight_change_what_is_chosen() -> None:
     picked = {}
-    for backup in ("mean", "max"):
+    for weight in (0.0, 1.0):
         for alpha in (0.0, 0.9):
-            algorithm = search.create("mcts", selection="uct", exploration=0.0, backup=backup, prior_weight=alpha)
+            algorithm = search.create("mcts", selection="uct", exploration=0.0, max_weight=weight, prior_weight=alpha)
             tree = grown(algorithm, [Child("steady", prior=0.1), Child("wild", prior=0.1), Child("likely", prior=0.8)])
             visit(tree, 1, [0.7, 0.7])
             visit(tree, 2, [1.0, 0.0])
             visit(tree, 3, [0.4, 0.4])
-            picked[backup, alpha] = tree.key[one(algorithm, tree).node]
+            picked[weight, alpha] = tree.key[one(algorithm, tree).node]
     assert picked == {
-        ("mean", 0.0): "steady",
-        ("max", 0.0): "wild",
-        ("mean", 0.9): "likely",
-        ("max", 0.9): "likely",
+        (0.0, 0.0): "steady",
+        (1.0, 0.0): "wild",
+        (0.0, 0.9): "likely",
+        (1.0, 0.9): "likely",
     }
 
 
@@ -126,7 +127,7 @@ def test_virtual_loss_lowers_a_mixed_quality_too() -> None:
     picked = {}
     for loss in (0.0, 1.0):
         algorithm = search.create(
-            "mcts", selection="uct", exploration=0.0, virtual_loss=loss, backup="max", prior_weight=0.5
+            "mcts", selection="uct", exploration=0.0, virtual_loss=loss, max_weight=0.5, prior_weight=0.5
         )
         tree = grown(algorithm, [Child("good"), Child("fair"), Child("poor")])
         for node, value in enumerate((1.0, 0.8, 0.0), start=1):
@@ -152,7 +153,7 @@ def test_the_quality_of_a_new_child_is_mixed_with_its_prior_too(alpha: float, pi
 def test_the_highest_value_of_a_node_is_the_highest_that_was_backed_up_through_it(toy: Any) -> None:
     world = toy.World(seed=6, process=True, max_depth=5, gaps=0.2, offset=-3.0, fewest=2)
     tree = search.Tree()
-    toy.play(search.create("mcts", backup="max"), world, tree, width=4, budget=120)
+    toy.play(search.create("mcts", max_weight=1.0), world, tree, width=4, budget=120)
     for node in range(len(tree)):
         own = [tree.value[node]] if tree.ends[node] and tree.value[node] is not None else []
         below = [tree.value_max[child] for child in tree.children(node) if tree.visits[child]]
