@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from .baseline import Baseline, Judge, baseline_event, baseline_from, take_basel
 from .calls import Caller, Lookup, Reply
 from .confirm import Confirmer
 from .drive import is_async, rare_collections, run_inline
+from .environments.isolated import isolated
 from .gate import judge_tree
 from .grove import Grove
 from .purse import Purse
@@ -57,6 +59,9 @@ class Plugins:
     """The class of an algorithm that is not looked up by its name."""
     answer: Callable[[Trajectory], str | None] | None = None
     """What a finished run says, for algorithms that vote; None: its state key, else its last action."""
+
+    def __post_init__(self) -> None:
+        self.factory = isolated(self.factory)  # where the world asks for it; else the factory itself
 
 
 class Engine:
@@ -114,7 +119,7 @@ class Engine:
         if self._recalled.planned is None:
             self._recalled.planned = self.settings.budget
             self._emit({"event": "plan", "budget": self.settings.budget})
-        self._mode = self._world_mode()
+        self._mode = await self._world_mode()
         with ThreadPoolExecutor(self.settings.concurrency) as self._pool, rare_collections():
             try:
                 await self._loop()
@@ -316,7 +321,8 @@ class Engine:
 
     def _settle(self, job: Job, answer: Answer) -> None:
         """Called at commit, in ask order: what a run may still spend must not depend on which answer came first."""
-        self.purse.settle(job.tree.position, job.ask.id, answer.calls, answer.usage, job.request.seed)
+        seed = job.request.seed
+        answer.calls = self.purse.settle(job.tree.position, job.ask.id, answer.calls, answer.usage, seed)
 
     def _admit_again(self, request: ProposalRequest) -> bool:
         position = next(grove.position for grove in self.groves if grove.record.id == request.trajectory_id)
@@ -434,12 +440,14 @@ class Engine:
 
     # -- plumbing ----------------------------------------------------------------------------------------------------
 
-    def _world_mode(self) -> str:
+    async def _world_mode(self) -> str:
         with boundary(EnvironmentFailed, "the environment could not be built"):
             probe = self.plugins.factory()
-        if is_async(probe, "reset", "step", "fork", "hear", "state"):
-            return "async"
-        return "inline" if getattr(probe, "inline", False) else "thread"
+        awaited = is_async(probe, "reset", "step", "fork", "hear", "state")
+        inline = bool(getattr(probe, "inline", False))
+        with suppress(TtcError):  # a world that cannot be closed shows when it is used
+            await close(probe)
+        return "async" if awaited else "inline" if inline else "thread"
 
     async def _off(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run world code where it belongs: here when inline or async, else in a worker thread."""

@@ -46,9 +46,9 @@ class Purse:
         """As `reserve`, for one more attempt of the call with this seed, whose first reply was paid for in vain."""
         return self.reserve(tree, -1 - seed, worst)
 
-    def settle(self, tree: int, ask: int, calls: int, usage: Usage, seed: int = 0) -> None:
-        """Replace the reservations of a call by what was really used. What a call does not tell of its use is its
-        worst case: unknown is not nothing."""
+    def settle(self, tree: int, ask: int, calls: int, usage: Usage, seed: int = 0) -> int:
+        """Replace the reservations of a call by what was really used; how often it was paid for. What a call does not
+        tell of its use is its worst case: unknown is not nothing."""
         reserved = self._reserved.pop((tree, ask), NOTHING)
         if self._reserved.pop((tree, -1 - seed), None) is not None:
             calls += 1
@@ -59,6 +59,7 @@ class Purse:
         cost = worst[2] if usage.cost_usd is None else usage.cost_usd
         self._spent[tree] = (before[0] + calls, before[1] + tokens, before[2] + cost)
         self.spent_cost_usd += cost
+        return calls
 
 
 def _tokens(usage: Usage) -> int:

@@ -239,8 +239,9 @@ def _same(path: Path, first: Event, configuration: Mapping[str, Any]) -> None:
 
 
 def digest(events: Sequence[Mapping[str, Any]]) -> str:
-    """SHA-256 over tell, score and gate events: trajectories in frozen order, each in its commit order, without usage
-    (what a provider charges, retries and its cache included, does not make another tree).
+    """SHA-256 over tell, score and gate events: trajectories in frozen order, each in its commit order.
+
+    Without `calls` and `usage`: what a provider charges, its cache and retries included, does not make another tree.
 
     Gates that a later tell of the same trajectory overtook (the run was continued with a larger budget) do not count,
     and of two gate sets without a tell between them only the last counts.
@@ -255,12 +256,12 @@ def digest(events: Sequence[Mapping[str, Any]]) -> str:
     total = sha256()
     for position in sorted(by_trajectory):
         for event in by_trajectory[position]:
-            total.update(canonical_json(_without_usage(event)).encode())
+            total.update(canonical_json(_without_spend(event)).encode())
     return total.hexdigest()
 
 
-def _without_usage(event: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in event.items() if key != "usage"}
+def _without_spend(event: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in event.items() if key not in ("calls", "usage")}
     if "children" in kept:
         kept["children"] = [_child_without_usage(child) for child in kept["children"]]
     return kept

@@ -32,6 +32,8 @@ class Environment(Protocol):
     * `fork(self) -> Environment`: an independent copy of the current state;
     * `tools(self) -> list[ToolSchema]`; `state(self) -> JSON`, kept as `Trajectory.final_state` for rewards;
     * `state_key(self) -> str | None`: equal keys mean equal states (merged only under `--merge-states`);
+    * `reseed(self, seed: int)`: only for worlds that do not always answer alike: what comes now depends on this seed
+      (`--confirm`, and actions that `mcts` plays again);
     * `hear(self, reply: Message) -> StepResult`: told of each user reply that the user seam gave, so that a world may
       end on it (`done`, `reward`); its observations are ignored;
     * `close(self)`; `inline = True`: in memory and never blocking, may run on the event loop;

@@ -184,7 +184,7 @@ class Family:
         except Gone as gone:
             error = EnvironmentFailed(f"{self._what(method)}: {gone}", place=self._where(place, method))
             if method in CHANGING:  # nobody knows what it was left like
-                place.failed = error
+                place.failed = EnvironmentFailed(error.message, place=error.place)  # never raised: no frames hang on it
             raise error from None
 
     def _sweep(self) -> None:

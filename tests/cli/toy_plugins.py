@@ -200,3 +200,8 @@ class Texts:
             text = item.counterfactual.messages[-1].text
             columns = {"messages": [{"role": "tool", "content": text}]}
             yield Row(columns, item, text + item.counterfactual.id, {"trajectory_id": item.counterfactual.id})
+
+
+def total_of(trajectory: Trajectory) -> str | None:
+    """What a run of the toy world answers: its total."""
+    return None if trajectory.final_state is None else str(trajectory.final_state["total"])

@@ -36,7 +36,7 @@ class Kill(NamedTuple):
 
     stage: str
     point: str
-    count: int
+    nth: int
     second: int
 
 
@@ -81,7 +81,7 @@ def test_every_kill_point_is_passed(job: Any) -> None:
     passed = {point.partition("/")[0] for stage in job.stages for point in job.passes(stage)}
     assert passed == POINTS.keys() - NOT_IN_THE_JOB
     kinds = {point.partition("/")[2] for point in job.passes("paid") if "/" in point}
-    assert kinds == {"config", "baseline", "intent", "result", "tell", "score", "gate", "done"}
+    assert kinds >= {"config", "baseline", "intent", "result", "tell", "score", "gate", "done"}
 
 
 @pytest.mark.parametrize("number", range(KILLS))
@@ -94,8 +94,9 @@ def test_a_killed_stage_ends_like_one_that_was_not(
     folder = job.before(kill.stage)
     command = job.commands(tmp_path.name)[kill.stage]
     asked = job.server.asked.setdefault(tmp_path.name, [])
-    deaths = [f"{kill.point}:{kill.count}", *([str(kill.second)] if number % 4 == 0 else [])]
+    deaths = [f"{kill.point}:{kill.nth}", *([str(kill.second)] if number % 4 == 0 else [])]
     known: set[str] = set()
+    before = 0
     allowed = [exported(state) for state in (left(folder, False), job.after(kill.stage))]
     for death in deaths:
         killed = forked(folder, "-q", "--json", *command, **{KILL_AT: death})

@@ -317,8 +317,12 @@ def test_forks_live_in_one_process_and_end_with_the_last(toy: Any) -> None:
 
 
 def test_a_forgotten_world_ends_its_process(toy: Any) -> None:
-    world = opened("Isolated")
-    twin = world.fork()
+    """Also one that failed: what it raised must not keep it alive."""
+    world = opened("Crashing")
+    twin, failing = world.fork(), world.fork()
+    with pytest.raises(EnvironmentFailed):
+        failing.step(toy.add(103))
+    del failing
     del world
     gc.collect()
     assert twin.step(toy.add(1)).observations[0].content == '{"total": 1}'
@@ -355,9 +359,15 @@ def test_two_threads_may_use_two_forks(toy: Any) -> None:
     root.close()
 
 
-def test_worlds_are_closed_and_idle_processes_put_to_rest(tmp_path: Path) -> None:
+def test_a_world_is_closed_once(tmp_path: Path) -> None:
+    world = opened("Unforkable", log=str(tmp_path / "log"))
+    world.close()
+    assert (tmp_path / "log").read_text() == "closed [['t1', {'gold': 9}]]\n"
+
+
+def test_idle_processes_are_put_to_rest() -> None:
     """Two processes for four worlds (`isolation_processes`): each goes on where it was, told again what it was told."""
-    made = factory("Unforkable", log=str(tmp_path / "log"), normalise={"replace": [["at \\d+", ""]]})
+    made = factory("Unforkable", normalise={"replace": [["at \\d+", ""]]})
     worlds = [made() for _ in range(4)]
     for number, world in enumerate(worlds):
         world.reset(TASK)
@@ -374,7 +384,6 @@ def test_worlds_are_closed_and_idle_processes_put_to_rest(tmp_path: Path) -> Non
     assert len(pids) == 4
     for world in worlds:
         world.close()
-    assert (tmp_path / "log").read_text().count("closed") >= 4
 
 
 def test_a_world_that_is_not_the_same_again_is_a_divergence() -> None:
@@ -407,9 +416,9 @@ def test_the_end_of_a_process_is_data(toy: Any, name: str, number: int, said: st
     root = opened(made)
     root.step(toy.add(1))
     twin = root.fork()
-    for _ in range(2):  # and stays failed
+    for call in (partial(execute, root, toy.add(number), 1), partial(state_of, root)):  # and stays failed
         with pytest.raises(EnvironmentFailed) as failed:
-            asyncio.run(execute(root, toy.add(number), 1))
+            asyncio.run(call())
         assert failed.value.line() == f"error[TTC-E401]: {name}, step 1: environment.step: {said}"
     assert twin.step(toy.add(2)).observations[0].content == '{"total": 3}'
     root.close()
