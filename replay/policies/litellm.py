@@ -28,6 +28,7 @@ from ...storage.codec import message_to_dict, parse_arguments
 from ...storage.errors import MissingExtra, MissingKey, ProviderReplyInvalid, UsageError
 from ...storage.records import Message, Proposal, ProposalRequest, ToolCall, ToolSchema, Usage
 from ..calls import add_usage
+from .pace import Pace
 from .pricing import Prices
 from .retry import (
     EXCHANGE,
@@ -120,7 +121,8 @@ class LiteLLMPolicy:
     `model` is LiteLLM's name with the provider first (`openai/NAME` with `api_base` for any compatible server). The key
     comes from `api_key`, the variable named by `api_key_env`, or the provider's usual variable; without one a server at
     `api_base` is called without. `temperature`, `top_p` and `parallel_tool_calls` None are not sent. `timeout_seconds`
-    bounds one attempt as a whole. `seed_parameter` sends the request's seed where the provider knows seeds.
+    bounds one attempt as a whole. `requests_per_minute` spaces attempts evenly, whatever their concurrency.
+    `seed_parameter` sends the request's seed where the provider knows seeds.
     `send_reasoning` returns the model's earlier reasoning to it. `logprobs` gives each proposal the sum of its tokens'
     log probabilities. Raises UsageError on options that cannot be.
 
@@ -138,6 +140,7 @@ class LiteLLMPolicy:
     retries: int = 4
     max_retry_seconds: float = 120.0
     concurrency: int = 8
+    requests_per_minute: float | None = None
     extra_body: Mapping[str, Any] | None = field(default=None, repr=False)
     tool_choice: str | Mapping[str, Any] | None = None
     logprobs: bool = False
@@ -167,6 +170,7 @@ class LiteLLMPolicy:
             raise UsageError(
                 f"api_base is no http(s) URL: {public_url(self.api_base)}", hint="e.g. http://localhost:8000/v1"
             )
+        self._pace = Pace(self.requests_per_minute, self.sleep)
         self._litellm: Any = None
         self._target: Target | None = None
         self._checked = False
@@ -239,6 +243,7 @@ class LiteLLMPolicy:
             if paid and self.may_pay_again is not None and not self.may_pay_again(request):
                 told = f"{self._place}: the reply has no choices, and the budget allows no other"
                 raise ProviderReplyInvalid(told, hint="raise the budget: the same command goes on")
+            await self._pace.wait()
             self.attempts_total += 1
             response = await self._send(request, connection)
             paid.append(self._resolve().prices.usage(getattr(response, "usage", None)))
@@ -467,11 +472,12 @@ def _check_numbers(policy: LiteLLMPolicy) -> None:
         value = getattr(policy, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise UsageError(f"{name} must be a whole number, at least {low}: {value!r}")
-    for name in ("timeout_seconds", "max_retry_seconds", "temperature", "top_p"):
+    for name in ("timeout_seconds", "max_retry_seconds", "temperature", "top_p", "requests_per_minute"):
         value = getattr(policy, name)
-        if value is None and name in ("temperature", "top_p"):
+        if value is None and name in ("temperature", "top_p", "requests_per_minute"):
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise UsageError(f"{name} must be a number, at least 0: {value!r}")
-    if policy.timeout_seconds == 0:
-        raise UsageError("timeout_seconds must be above 0")
+    for name in ("timeout_seconds", "requests_per_minute"):
+        if getattr(policy, name) == 0:
+            raise UsageError(f"{name} must be above 0")

@@ -922,3 +922,11 @@ def test_without_litellm_the_install_command_is_told(monkeypatch: pytest.MonkeyP
     with pytest.raises(MissingExtra) as caught:
         LiteLLMPolicy("openai/m", api_base="http://127.0.0.1:9/v1").check()
     assert caught.value.hint == "pip install 'ttc-replay[litellm]'"
+
+
+def test_attempts_keep_the_pace_retries_included(server: Server) -> None:
+    server.script = [Reply(503, {"error": {"message": "busy"}}), *(completion("ok") for _ in range(3))]
+    policy = policy_for(server, requests_per_minute=6, concurrency=8)
+    ask(policy, *(request(seed=seed) for seed in range(3)))
+    paced = [seconds for seconds in naps(policy) if seconds > 5]
+    assert paced == pytest.approx([10, 20, 30], abs=2.0), "four attempts, ten seconds apart"

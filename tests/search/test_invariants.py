@@ -267,3 +267,43 @@ def test_any_order_of_tells_is_legal(toy: Any, world: dict[str, Any], picks: lis
         children, options = made.expand(toy.path_keys(tree, ask.node), ask, known)
         algorithm.tell(tree, ask.id, children, **options)
         check(tree)
+
+
+def by_path(toy: Any, tree: search.Tree) -> dict[Any, Any]:
+    """A tree without node ids: what is known of each state, by the keys that lead there; sums to rounding."""
+    return {
+        toy.path_keys(tree, node): (
+            tree.visits[node],
+            round(tree.value_sum[node], 9),
+            tree.value[node],
+            tree.samples[node],
+            tree.status[node],
+            tree.virtual[node],
+        )
+        for node in range(len(tree))
+    }
+
+
+@SEARCHES
+@given(ALGORITHMS, WORLDS, st.integers(2, 8), st.integers(0, 6), st.booleans(), st.randoms(use_true_random=False))
+def test_the_order_of_independent_tells_does_not_matter(
+    toy: Any, options: dict[str, Any], world: dict[str, Any], width: int, rounds: int, recorded: bool, order: Any
+) -> None:
+    """Asks of different nodes that are open together, told in two orders. Left out is what looks at the others' values
+    while it is told: imputed verdicts (the tree's minimum so far), a quantile, a confidence bound."""
+    plain = {name: value for name, value in options.items() if name not in ("prune_quantile", "prune_confidence")}
+    sound = {**world, "gaps": 0.0, "broken": 0.0, "fewest": 1, "sampling": False}
+    seen = []
+    for shuffled in (False, True):
+        algorithm, made, tree = begin(toy, plain, sound, False, recorded)
+        for number in range(rounds + 1):
+            asks = algorithm.ask(tree, width)
+            distinct = len({ask.node for ask in asks}) == len(asks)
+            if shuffled and number == rounds and distinct:
+                order.shuffle(asks)
+            known = {ask.id: [tree.key[child] for child in tree.children(ask.node)] for ask in asks}
+            for ask in asks:
+                children, more = made.expand(toy.path_keys(tree, ask.node), ask, known[ask.id])
+                algorithm.tell(tree, ask.id, children, **more)
+        seen.append(by_path(toy, tree))
+    assert seen[0] == seen[1]
