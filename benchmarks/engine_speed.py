@@ -25,6 +25,13 @@ from ttc_replay.storage.codec import action_key
 from ttc_replay.storage.journal import Journal, MemoryJournal
 
 DEPTH = 8
+ALGORITHMS = {
+    "beam": Spec("beam"),
+    "mcts, expand=4": Spec("mcts", {"expand": 4}),
+    "mcts": Spec("mcts"),
+    "best-of-n": Spec("best-of-n"),
+}
+"""The first two ask for four children at a time, the others for one."""
 ACTIONS = [Message("assistant", "", tool_calls=(ToolCall(f"c{n}", "go", {"to": n}),)) for n in range(4)]
 KEYS = [action_key(action) for action in ACTIONS]
 ANSWER = (Message("tool", "ok", tool_call_id="c", name="go"),)
@@ -69,7 +76,7 @@ def records(trees: int) -> list[Trajectory]:
 
 def one(trees: int, budget: int, journal: Any, algorithm: str) -> float:
     settings = Settings(
-        Spec("line"), Spec("free"), ((Spec("environment"), 1.0),), budget=budget, algorithm=Spec(algorithm)
+        Spec("line"), Spec("free"), ((Spec("environment"), 1.0),), budget=budget, algorithm=ALGORITHMS[algorithm]
     )
     guide = compose([Weighted("environment", environment)])
     known = records(trees)
@@ -88,7 +95,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rates: dict[tuple[str, str], list[float]] = {}
     for number in range(arguments.rounds):
-        for algorithm in ("beam", "mcts", "best-of-n"):
+        for algorithm in ALGORITHMS:
             ids = [record.id for record in records(arguments.trees)]
             rate = one(arguments.trees, arguments.budget, MemoryJournal(ids), algorithm)
             rates.setdefault((algorithm, "in memory"), []).append(rate)
@@ -98,7 +105,7 @@ def main() -> None:
                 journal.close()
             rates.setdefault((algorithm, "journal on"), []).append(rate)
     for (algorithm, kind), values in rates.items():
-        print(f"{algorithm:10} {kind:10} {statistics.median(values):9.0f} transitions per CPU second (median)")
+        print(f"{algorithm:14} {kind:10} {statistics.median(values):9.0f} transitions per CPU second (median)")
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def recorded(database: Database) -> list[Trajectory]:
 def make_plugins(settings: Settings) -> Plugins:
     """Build policy, environment factory, guide, gate and algorithm. Raises the plugin errors of `cli.plugins`."""
     from .. import search
-    from ..replay.engine import Plugins, own_options
+    from ..replay.plugins import Plugins, own_options
     from ..rewards.compose import Weighted, compose
 
     guide = compose(

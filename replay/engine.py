@@ -13,55 +13,38 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from .. import search
-from ..rewards.compose import Composed
 from ..search.branching import AutoBranch
 from ..storage.errors import EnvironmentFailed, ProviderError, RunConflict, TtcError, UsageError, boundary
 from ..storage.journal import Journal, MemoryJournal
-from ..storage.records import ProposalRequest, Spec, Trajectory
+from ..storage.records import ProposalRequest, Trajectory
 from .allocation import Adaptive, Standing
 from .answers import Answer, Job
 from .baseline import Baseline, Judge, baseline_event, baseline_from, take_baseline
 from .calls import Caller, Lookup, Reply
 from .confirm import Confirmer
 from .drive import is_async, rare_collections, run_inline
-from .environments.isolated import isolated
 from .gate import judge_tree
 from .grove import Grove
+from .plugins import Plugins, own_options
 from .purse import Purse
 from .recalled import Recalled
-from .session import EnvironmentFactory, Session, close
+from .session import Session, close
 from .settings import Settings
 from .tree_search import TreeSearch
 from .trivial import Endings
 from .worker import Worker, Worlds
+
+__all__ = ["Engine", "Plugins"]
 
 Result = TypeVar("Result")
 INLINE_BATCHES = 16
 """Batches of an inline policy and world between two looks at signals and other tasks."""
 SYNC_SECONDS = 0.2
 """How often the journal of an unmetered policy waits for the disk; a metered one does after each batch."""
-
-
-@dataclass(slots=True)
-class Plugins:
-    """The live objects that a run works with."""
-
-    policy: Any
-    factory: EnvironmentFactory
-    guide: Composed
-    accept: Composed | None = None
-    algorithm: Callable[..., search.Algorithm] | None = None
-    """The class of an algorithm that is not looked up by its name."""
-    answer: Callable[[Trajectory], str | None] | None = None
-    """What a finished run says, for algorithms that vote; None: its state key, else its last action."""
-
-    def __post_init__(self) -> None:
-        self.factory = isolated(self.factory)  # where the world asks for it; else the factory itself
 
 
 class Engine:
@@ -99,6 +82,10 @@ class Engine:
         self._waiting = deque(self.groves)
         self._ready: deque[Job] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ended: list[asyncio.Task[None]] = []
+        self._wake = asyncio.Event()
+        self._live: set[int] = set()
+        """Positions of the trees that are open and have something to do."""
         self._flying = 0
         self._recalled = Recalled()
         self._adaptive = Adaptive(settings.budget, len(records)) if settings.allocate == "adaptive" else None
@@ -144,12 +131,11 @@ class Engine:
                         await asyncio.sleep(0)
                 else:
                     self._spawn(self._work(batch))
-            if self._tasks:
-                # a running task may spawn others, so the set is changed in place
-                done, _ = await asyncio.wait(set(self._tasks), return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
-                self._tasks -= done
+            if self._tasks or self._ended:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._ended:
+                    self._ended.pop().result()
             elif self._halted or not (self._ready or self._waiting):
                 return
 
@@ -162,10 +148,22 @@ class Engine:
         self.interrupted = True
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.add(asyncio.get_running_loop().create_task(work))
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            self._ended.append(task)
+        self._wake.set()
 
     def _take(self) -> list[Job]:
-        batched = getattr(self.plugins.policy, "batched", True)
+        """The next jobs to travel together. A policy in memory gains nothing from a batch, and slow worlds would make
+        all of it wait for its slowest member."""
+        policy = self.plugins.policy
+        alone = self._mode != "inline" and bool(getattr(policy, "inline", False))
+        batched = getattr(policy, "batched", True) and not alone
         room = self.settings.concurrency - self._flying
         jobs = [self._ready.popleft() for _ in range(min(room if batched else 1, len(self._ready)))]
         if self.caller.metered:  # siblings and shared prefixes side by side: a server's prefix cache is hit
@@ -177,11 +175,10 @@ class Engine:
 
     def _open_trees(self) -> None:
         """Keep enough trees open to fill the workers; trees are opened in order."""
-        idle = sum(grove.finished or grove.parked for grove in self.groves)
-        live = len(self.groves) - len(self._waiting) - idle
-        while self._waiting and not self._halted and live < max(4, self.settings.concurrency):
-            live += 1
-            self._spawn(self._open(self._waiting.popleft()))
+        while self._waiting and not self._halted and len(self._live) < max(4, self.settings.concurrency):
+            grove = self._waiting.popleft()
+            self._live.add(grove.position)
+            self._spawn(self._open(grove))
 
     async def _open(self, grove: Grove) -> None:
         event = self._recalled.baselines.get(grove.position)
@@ -270,6 +267,7 @@ class Engine:
 
     def _park(self, grove: Grove, tree: TreeSearch) -> None:
         grove.parked = True
+        self._live.discard(grove.position)
         self._spawn(self._off(grove.worlds.close()))
         self._grant()
 
@@ -288,6 +286,7 @@ class Engine:
             grove.parked = False
         for grove in parked:
             if grove.tree is not None and grove.position in grants:
+                self._live.add(grove.position)
                 grove.tree.budget += grants[grove.position]
                 grove.tree.stopped = None
                 self._launch(grove.tree)
@@ -336,6 +335,8 @@ class Engine:
             if self._mode == "inline":
                 for job, reply in zip(jobs, replies, strict=True):
                     self._deliver(job, await self._answer(job, reply))
+            elif len(jobs) == 1:
+                await self._answer_later(jobs[0], replies[0])
             else:
                 await asyncio.gather(
                     *(self._answer_later(job, reply) for job, reply in zip(jobs, replies, strict=True))
@@ -393,6 +394,7 @@ class Engine:
         if grove.finished or grove.tree is None or grove.baseline is None:
             return
         grove.finished = True
+        self._live.discard(grove.position)
         self._grant()
         self._spawn(self._judge(grove, grove.tree, grove.baseline))
 
@@ -428,6 +430,7 @@ class Engine:
 
     async def _close(self, grove: Grove, stopped: str) -> None:
         grove.finished = True
+        self._live.discard(grove.position)
         await self._off(grove.worlds.close())
         self._closed(grove, stopped)
         self._grant()
@@ -482,8 +485,3 @@ class Engine:
 async def _look(session: Session) -> None:
     """Open one world to learn its tools and prompt (a resumed tree has not opened any yet)."""
     await close(await session.fresh())
-
-
-def own_options(spec: Spec) -> dict[str, Any]:
-    """An algorithm's options without `answer` as text, which names a function of finished runs and is the engine's."""
-    return {key: value for key, value in spec.options.items() if key != "answer" or not isinstance(value, str)}
