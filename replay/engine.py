@@ -82,7 +82,7 @@ class Engine:
         self._waiting = deque(self.groves)
         self._ready: deque[Job] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ended: list[asyncio.Task[None]] = []
+        self._failed: BaseException | None = None
         self._wake = asyncio.Event()
         self._live: set[int] = set()
         """Positions of the trees that are open and have something to do."""
@@ -131,11 +131,11 @@ class Engine:
                         await asyncio.sleep(0)
                 else:
                     self._spawn(self._work(batch))
-            if self._tasks or self._ended:
+            if self._failed is not None:
+                raise self._failed
+            if self._tasks:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._ended:
-                    self._ended.pop().result()
             elif self._halted or not (self._ready or self._waiting):
                 return
 
@@ -155,7 +155,8 @@ class Engine:
     def _end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            self._ended.append(task)
+            error = task.exception()  # asked of every task: asyncio complains of those that nobody asks
+            self._failed = self._failed or error
         self._wake.set()
 
     def _take(self) -> list[Job]:

@@ -47,10 +47,9 @@ MODEL = "openai/gpt-4o-mini"
 USD_PER_TOKEN = (0.15e-6, 0.60e-6)
 MAX_TOKENS = 16
 TIMEOUT_SECONDS = 20.0
-SHORT_TIMEOUT_SECONDS = 0.5
-"""Of the client that a slow server is to time out; with more retries, as this machine may be slow, too."""
+SHORT_TIMEOUT_SECONDS = 0.5  # of the client that a slow server is to time out
 RETRIES = 2
-HUGE_CHARACTERS = 300_000
+HUGE = "x" * 300_000
 
 
 # --- the server ------------------------------------------------------------------------------------------------------
@@ -210,7 +209,7 @@ def first_call(**changes: str) -> Callable[[dict[str, Any]], None]:
 
 
 def huge(reply: dict[str, Any]) -> None:
-    reply["choices"][0]["message"]["content"] = "x" * HUGE_CHARACTERS
+    reply["choices"][0]["message"]["content"] = HUGE
 
 
 MENDED: dict[str, Fault] = {
@@ -248,7 +247,7 @@ ODD: dict[str, tuple[Fault, str]] = {
     ),
     "an unknown tool": (Fault(edit=first_call(name="subtract")), "Error: there is no tool subtract"),
     "no usage": (Fault(edit=lambda reply: reply.pop("usage") and None), '"usage":{}'),
-    "huge": (Fault(edit=huge), "x" * HUGE_CHARACTERS),
+    "huge": (Fault(edit=huge), HUGE),
     "slow": (Fault(delay_seconds=0.05), ""),
 }
 """Replies that are taken, by their seed, and what the journal then has: an impossible call is answered as an error."""
