@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 PAIR_COLUMNS = ("a", "b", "tasks", "mean_a", "mean_b", "difference", "interval", "win/tie/loss", "test", "p", "p_holm")
 
-PROBE = 4096
-"""A budget that no option has by default."""
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -114,17 +111,20 @@ def _run(database: Database, name: str) -> SearchedRun:
         configuration=configuration,
         rows=results,
         curve=_unknown if hasattr(algorithm, "vote") else _curves(database, name, configuration, results),
-        plans_ahead=getattr(algorithm, "budget", None) == PROBE,
+        plans_ahead=getattr(algorithm, "budget", None) is not None,
     )
 
 
 def _algorithm(spec: Mapping[str, Any]) -> Any:
-    """The run's algorithm, told a budget that shows whether it takes one; None where it is not installed."""
+    """The run's algorithm, told some budget: one that plans ahead keeps it. None where it is not installed any more."""
     from .. import search
+    from ..replay.plugins import own_options
     from ..storage.errors import TtcError
+    from ..storage.records import Spec
 
+    known = Spec(str(spec.get("name")), spec.get("options") or {})
     with contextlib.suppress(TtcError, TypeError, ValueError):
-        return search.create(str(spec.get("name")), budget=PROBE, **dict(spec.get("options") or {}))
+        return search.create(known.name, **{"budget": 1, **own_options(known)})
     return None
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ..storage.records import Trajectory
     from .jobs import Selector
 
+ALGORITHM_HELP = (
+    "How to search; `ls plugins` lists all. mcts is the default: at equal spend it solves at least as much as the best "
+    "peer on each of six test problems, never less than random rollouts (docs/benchmarks.md)."
+)
 NOTHING_SPENT = 4
 """Exit code of a search whose budget allowed no transition at all."""
 
@@ -49,13 +53,7 @@ def search(
         int, typer.Option(min=0, help="Plays under fresh seeds that an accepted run must stand (worlds with chances).")
     ] = 0,
     success_at: Annotated[float, typer.Option(help="Value from which a run counts as a success.")] = 1.0,
-    algorithm: Annotated[
-        str,
-        typer.Option(
-            help="How to search; `ls plugins` lists all. mcts is the default: at equal spend it solves at least as "
-            "much as the best peer on each of six test problems, never less than random rollouts (docs/benchmarks.md)."
-        ),
-    ] = "mcts",
+    algorithm: Annotated[str, typer.Option(help=ALGORITHM_HELP)] = "mcts",
     algorithm_opt: Options = None,
     from_step: Annotated[
         str | None, typer.Option(metavar="K|auto", help="Branch from step K on; auto: wherever values drop.")

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from .. import search
 from ..search.branching import AutoBranch
-from ..storage.errors import EnvironmentFailed, ProviderError, RunConflict, TtcError, UsageError, boundary
+from ..storage.errors import EnvironmentFailed, ProviderError, TtcError, UsageError, boundary
 from ..storage.journal import Journal, MemoryJournal
 from ..storage.records import ProposalRequest, Trajectory
 from .allocation import Adaptive, Standing
@@ -304,7 +304,7 @@ class Engine:
                 job.answer = tree.answered(job.ask)
                 if job.answer is None:
                     self._ready.append(job)
-        except RunConflict as error:
+        except UsageError as error:  # the journal or the algorithm does not fit: the run stops, what is stored stays
             self.error = error
 
     def _next_jobs(self, tree: TreeSearch) -> list[Job]:

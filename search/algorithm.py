@@ -11,6 +11,7 @@ and of what is asked. So a search that is run again with the same seed and the s
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -44,7 +45,7 @@ class Algorithm(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TreeSearch:
+class TreeSearch(ABC):
     """The common half of our algorithms: places told children, counts visits, ends nodes. Subclasses choose asks.
 
     - A terminal child with a value, and a nonterminal one with a value (process reward or value model), adds one visit
@@ -113,8 +114,9 @@ class TreeSearch:
             eliminate(tree, ask.node, self.prune_confidence)
         return ids
 
+    @abstractmethod
     def _next(self, tree: Tree) -> Ask | None:
-        raise NotImplementedError
+        """Open the next ask; None when there is none now."""
 
     def _after(self, tree: Tree, ask: Ask, ids: Sequence[int], ended: bool) -> None:
         """What a tell means to the algorithm; `ended`: it brought a visit. Gives the ask's virtual visits back."""

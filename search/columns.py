@@ -18,6 +18,7 @@ What the columns mean (node 0 is the root, its parent is -1):
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
@@ -77,7 +78,7 @@ class SpineColumn(list[bool]):
         return self._columns.tell_spine(keys, value, terminal)
 
 
-class Columns:
+class Columns(ABC):
     """The columns and what can be read off them; `Tree` writes them."""
 
     def __init__(self, seed: int):
@@ -156,9 +157,9 @@ class Columns:
         """A number in [0, 1) that depends on the seed, the node's path and `turn`, and on nothing else."""
         return (mix(self.order[node], turn) >> 11) / 2.0**53
 
+    @abstractmethod
     def tell_spine(self, keys: Sequence[str], value: float | None, terminal: bool = True) -> list[int]:
         """What `tree.spine(...)` does."""
-        raise NotImplementedError
 
     def _append(self, parent: int, child: Child, action: str | None = None) -> int:
         """Append a node. `action`: it is one more outcome of that known action, not a new action."""

@@ -6,6 +6,7 @@ proposes them, and never at a branch point that `tree.leave_spine` says to leave
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, log
@@ -47,9 +48,9 @@ class FrontierSearch(TreeSearch):
             self._received(tree, start, ask, [node for node in dict.fromkeys(ids) if node != barred])
         return ids
 
+    @abstractmethod
     def _received(self, tree: Tree, start: int, ask: Ask, offered: list[int]) -> None:
         """Take the children that an ask of the search from `start` brought, each once."""
-        raise NotImplementedError
 
     def _open(self, tree: Tree, node: int, count: int) -> Ask:
         tree.hold(node)

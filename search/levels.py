@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -29,9 +30,9 @@ class LevelSearch(FrontierSearch):
     The search ends when a level is empty, whatever budget is left. `tree.memory["levels"]` holds a Level a start.
     """
 
+    @abstractmethod
     def _choose(self, tree: Tree, level: Level, told: Sequence[int]) -> list[int]:
         """The nodes of the next level, in the order they are asked in."""
-        raise NotImplementedError
 
     def _next(self, tree: Tree) -> Ask | None:
         level = self._levels(tree).setdefault(tree.start, Level([tree.start]))

@@ -44,7 +44,7 @@ from math import ceil, pow
 
 from ..storage.errors import UsageError
 from .algorithm import check_count, check_number
-from .rollouts import RolloutSearch
+from .rollouts import Rollouts
 from .selection import FORMULAS, Formula, actions, aggregate, is_open
 from .tree import OPEN, Ask, Tree
 
@@ -53,7 +53,7 @@ EXPLORATION = {"uct": 0.3, "puct": 0.7}
 
 
 @dataclass(frozen=True, kw_only=True)
-class MCTS(RolloutSearch):
+class MCTS(Rollouts):
     """UCT or PUCT with progressive widening, over actions with one outcome or several.
 
     - `selection`: "uct" or "puct"; `exploration`: the constant c, None for 0.3 (uct) or 0.7 (puct).

@@ -12,6 +12,7 @@ end with all rollouts half way. The rule does not look at the budget, so a large
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from .tree import OPEN, Ask, Tree
 
 
 @dataclass(frozen=True, kw_only=True)
-class RolloutSearch(TreeSearch):
+class Rollouts(TreeSearch):
     """Subclasses choose the node to ask, how many children, and whether a value ends a rollout."""
 
     def may_begin(self, tree: Tree) -> bool:
@@ -54,14 +55,10 @@ class RolloutSearch(TreeSearch):
         tree.hold(node)
         return tree.open_ask(node, self._count() if action is None else 1, action)
 
+    @abstractmethod
     def _choose(self, tree: Tree, top: int, leave_spine: bool = False) -> tuple[int, str | None] | None:
-        """Where to ask, and the known action to play again there (None: for a new one)."""
-        node = self._descend(tree, top, leave_spine)
-        return None if node is None else (node, None)
-
-    def _descend(self, tree: Tree, top: int, leave_spine: bool = False) -> int | None:
-        """The node at or below `top` to ask for a child; None when there is none that is not being asked already."""
-        raise NotImplementedError
+        """Where to ask at or below `top`, and the known action to play again there (None: for a new one); None when
+        there is nothing that is not being asked already."""
 
     def _count(self) -> int:
         """How many children the first ask of a rollout wants."""
@@ -80,6 +77,19 @@ class RolloutSearch(TreeSearch):
         else:
             tree.virtual[follow] += 1
             tree.tips.append(follow)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSearch(Rollouts):
+    """Rollouts that play every action once: subclasses choose the node to ask."""
+
+    def _choose(self, tree: Tree, top: int, leave_spine: bool = False) -> tuple[int, str | None] | None:
+        node = self._descend(tree, top, leave_spine)
+        return None if node is None else (node, None)
+
+    @abstractmethod
+    def _descend(self, tree: Tree, top: int, leave_spine: bool = False) -> int | None:
+        """The node at or below `top` to ask for a child; None when there is none that is not being asked already."""
 
 
 def _likeliest(tree: Tree, nodes: Sequence[int]) -> int | None:

@@ -8,6 +8,7 @@ there. Each action is drawn by its prior, or, where one is unknown, by how often
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,9 +32,9 @@ class SampledRuns(BestOfN):
         """One more run has begun."""
         tree.memory["best-of-n"] = tree.memory.get("best-of-n", 0) + 1
 
+    @abstractmethod
     def _finish(self, tree: Tree, end: int, runs: int) -> None:
         """So many runs have come to this end; a node that is no end: to a state where nothing could be played."""
-        raise NotImplementedError
 
     def go_on(self, tree: Tree) -> Ask | None:
         """The next ask of the oldest open run that waits for one; those that end in what is known finish."""

@@ -6,6 +6,7 @@ an action's first outcome. Scores are on the tree's normalised scale (see `value
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import inf, log, sqrt
 
@@ -32,7 +33,7 @@ UNIT.include(1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Formula:
+class Formula(ABC):
     """The constants of one search; a subclass is the formula.
 
     `max_weight`: w in Q = (1 - w) * mean + w * highest value. `prior_weight`: with alpha above 0, Q is
@@ -47,7 +48,15 @@ class Formula:
 
     def select(self, statistics: Statistics, tree: Tree, node: int, arms: list[int]) -> int:
         """The arm with the highest score, ties by seeded hash; -1 when there is none."""
-        raise NotImplementedError
+        if len(arms) < 2:
+            return arms[0] if arms else -1
+        if self.prior_weight:
+            statistics = with_priors(statistics, tree, node, arms, self.prior_weight, self.max_weight)
+        return self._best(statistics, tree, node, arms)
+
+    @abstractmethod
+    def _best(self, statistics: Statistics, tree: Tree, node: int, arms: list[int]) -> int:
+        """The best of several arms."""
 
 
 class Uct(Formula):
@@ -55,12 +64,7 @@ class Uct(Formula):
 
     __slots__ = ()
 
-    def select(self, statistics: Statistics, tree: Tree, node: int, arms: list[int]) -> int:
-        """The arm with the highest score, ties by seeded hash; -1 when there is none."""
-        if len(arms) < 2:
-            return arms[0] if arms else -1
-        if self.prior_weight:
-            statistics = with_priors(statistics, tree, node, arms, self.prior_weight, self.max_weight)
+    def _best(self, statistics: Statistics, tree: Tree, node: int, arms: list[int]) -> int:
         visits, virtual, value_sum, order = statistics.visits, statistics.virtual, statistics.value_sum, tree.order
         low, scale, value_max = statistics.bounds.low, statistics.bounds.scale, statistics.value_max
         exploration, loss, weight = self.exploration, self.loss, self.max_weight
@@ -86,12 +90,7 @@ class Puct(Formula):
 
     __slots__ = ()
 
-    def select(self, statistics: Statistics, tree: Tree, node: int, arms: list[int]) -> int:
-        """The arm with the highest score, ties by seeded hash; -1 when there is none."""
-        if len(arms) < 2:
-            return arms[0] if arms else -1
-        if self.prior_weight:
-            statistics = with_priors(statistics, tree, node, arms, self.prior_weight, self.max_weight)
+    def _best(self, statistics: Statistics, tree: Tree, node: int, arms: list[int]) -> int:
         visits, virtual, value_sum, order = statistics.visits, statistics.virtual, statistics.value_sum, tree.order
         low, scale, value_max = statistics.bounds.low, statistics.bounds.scale, statistics.value_max
         loss, share = self.loss, self.max_weight

@@ -309,3 +309,24 @@ def test_what_is_left_out_is_said(cli: Any, many: Path) -> None:
     assert done["pairs"][0]["left_out"] == {"trivial": 0, "unknown": 0, "only_a": 3, "only_b": 0}
     assert done["warnings"] == ["deep has 3 trajectories that some has not, some 0: only the shared ones count"]
     assert "3 only in deep, 0 only in some" in cli("compare", "deep", "some").out
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "votes", "plans"),
+    [
+        ("self-consistency", {"answer": "./keys.py:total"}, True, False),
+        ("gumbel", {"budget": 20}, False, True),
+        ("gumbel", {}, False, True),
+        ("mcts", {}, False, False),
+    ],
+)
+def test_what_a_run_is_does_not_depend_on_how_its_options_were_given(
+    name: str, options: dict[str, Any], votes: bool, plans: bool
+) -> None:
+    """An answer key is a text here, and a budget may be among the options."""
+    from ttc_replay.cli.compare import _algorithm
+
+    algorithm = _algorithm({"name": name, "options": options})
+    assert algorithm is not None
+    assert hasattr(algorithm, "vote") is votes
+    assert (getattr(algorithm, "budget", None) is not None) is plans

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,6 +13,14 @@ from ttc_replay import search
 from ttc_replay.search import Child
 from ttc_replay.search.algorithm import prior_scale
 from ttc_replay.search.outcomes import SETTLED_AFTER, Outcomes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teller(search.TreeSearch):
+    """What all algorithms do with what they are told, and nothing else: it asks for nothing."""
+
+    def _next(self, tree: search.Tree) -> search.Ask | None:
+        return None
 
 
 def one(algorithm: search.Algorithm, tree: search.Tree) -> search.Ask:
@@ -28,14 +37,14 @@ def stochastic(**options: Any) -> search.Algorithm:
 def again(tree: search.Tree, action: str, *children: Child, node: int = 0, **options: Any) -> list[int]:
     """The action is played again, with these outcomes."""
     tree.hold(node)
-    return search.TreeSearch().tell(tree, tree.open_ask(node, 1, action).id, children, **options)
+    return Teller().tell(tree, tree.open_ask(node, 1, action).id, children, **options)
 
 
 def begun(*children: Child) -> search.Tree:
     """A tree whose root has these children, and no others."""
     tree = search.Tree(seed=1)
     tree.hold(0)
-    search.TreeSearch().tell(tree, tree.open_ask(0, len(children) + 1).id, children)
+    Teller().tell(tree, tree.open_ask(0, len(children) + 1).id, children)
     return tree
 
 
@@ -164,7 +173,7 @@ def test_outcomes_are_gone_on_in_as_often_as_the_world_drew_them() -> None:
     for seed in range(400):
         tree = search.Tree(seed=seed)
         tree.hold(0)
-        search.TreeSearch().tell(tree, tree.open_ask(0, 2).id, [Child("a", value=0.5)])
+        Teller().tell(tree, tree.open_ask(0, 2).id, [Child("a", value=0.5)])
         for _ in range(3):
             again(tree, "a", Child("a~1", value=0.5))
         went[one(stochastic(outcome_coefficient=1e-9), tree).node] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,10 +11,18 @@ from ttc_replay import search
 from ttc_replay.search import Child
 
 
+@dataclass(frozen=True, kw_only=True)
+class Teller(search.TreeSearch):
+    """What all algorithms do with what they are told, and nothing else: it asks for nothing."""
+
+    def _next(self, tree: search.Tree) -> search.Ask | None:
+        return None
+
+
 def told(tree: search.Tree, *children: Child, node: int = 0) -> list[int]:
     """The node is told these children."""
     tree.hold(node)
-    return search.TreeSearch().tell(tree, tree.open_ask(node, len(children)).id, children, more=True)
+    return Teller().tell(tree, tree.open_ask(node, len(children)).id, children, more=True)
 
 
 def test_a_twin_is_the_first_node_of_its_state() -> None:
