@@ -4,7 +4,8 @@
 
 The world costs next to nothing: runs end at a fixed depth, values come from a small table, a node has four actions or
 endlessly many. Prints for each case the median over rounds and the transitions per CPU second. Goals: 20,000 a second
-for every algorithm, at most 15 us for MCTS on shallow trees.
+for every algorithm, at most 15 us for MCTS on shallow trees. What a case costs may grow with the tree: `limit` keeps
+those small that would take minutes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from ttc_replay import search
 
 @dataclass(frozen=True)
 class Case:
-    """`ends`: the depth of all ends. `actions` None: a node always has one more. `auto`: branching off a record."""
+    """`ends`: the depth of all ends. `actions` None: a node always has one more. `auto`: branching off a record.
+    `limit`: the most transitions of one search."""
 
     algorithm: str
     ends: int
@@ -29,6 +31,7 @@ class Case:
     actions: int | None = None
     process: bool = False
     auto: bool = False
+    limit: int = 1_000_000
 
 
 CASES = {
@@ -42,6 +45,19 @@ CASES = {
     "mcts uct, open actions, values": Case("mcts", 12, {"selection": "uct"}, process=True),
     "mcts puct, open, rollouts of 30": Case("mcts", 30),
     "auto mcts puct, open, runs of 30": Case("mcts", 30, auto=True),
+    "best-first, 4 actions, values": Case("best-first", 12, actions=4, process=True),
+    "dvts 64 x 4, depth 400": Case("dvts", 400, {"trees": 64}, process=True),
+    "tot-bfs 64 x 5, depth 400": Case("tot-bfs", 400, {"breadth": 64}, process=True),
+    "tot-dfs, open, depth 30": Case("tot-dfs", 30, process=True),
+    "particles, open, values": Case("particles", 12, process=True),
+    "self-consistency, 4 actions": Case("self-consistency", 12, actions=4),
+    "gumbel, 4 actions, values": Case("gumbel", 12, actions=4, process=True),
+    "gumbel, open, values": Case("gumbel", 12, process=True),
+    "gumbel, 4 actions, rollouts": Case("gumbel", 12, actions=4),
+    "ab-mcts, 4 actions, values": Case("ab-mcts", 12, actions=4, process=True),
+    "ab-mcts, 4 actions, rollouts": Case("ab-mcts", 12, actions=4),
+    "ab-mcts, open, values, 1,000": Case("ab-mcts", 12, process=True, limit=1000),
+    "ab-mcts, open, values, 3,000": Case("ab-mcts", 12, process=True, limit=3000),
 }
 VALUES = [((index * 7919) % 257) / 257 for index in range(257)]
 
@@ -83,7 +99,7 @@ def main() -> None:
     results: dict[str, list[float]] = {name: [] for name in CASES}
     for _ in range(arguments.rounds):
         for name, case in CASES.items():
-            results[name].append(play(case, arguments.transitions))
+            results[name].append(play(case, min(arguments.transitions, case.limit)))
     for name, times in results.items():
         typical = median(times)
         print(f"{name:34} {typical:7.1f} us/transition {1e6 / typical:9,.0f} transitions/CPU-s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,7 @@ COLUMNS = {
         "agent",
         "steps",
         "outcome",
+        "replay",
         "run",
         "branch_step",
         "fidelity",
@@ -80,6 +82,17 @@ def _listed(database: Database, kind: str, where: str | None, limit: int | None)
     return select(database, f"SELECT * FROM {source}{condition} ORDER BY {order}", limit)  # noqa: S608
 
 
+def replay_note(report: str | None) -> str:
+    """A replayability report in a word or two: what stands in the way of replaying the run, or is missing."""
+    if report is None:
+        return ""
+    found = json.loads(report)
+    counted = {"unparsed_arguments": "unparsed", "unanswered_calls": "unanswered", "unasked_results": "unasked"}
+    missing = {"tool_schemas": "no tools", "system_prompt": "no system prompt"}
+    notes = [f"{found[key]} {word}" for key, word in counted.items() if found[key]]
+    return ", ".join(notes + [word for key, word in missing.items() if not found[key]]) or "ready"
+
+
 def select(database: Database, query: str, limit: int | None = None) -> list[dict[str, Any]]:
     """Rows of one read-only query as mappings."""
     columns, rows = database.query(query, limit)
@@ -92,6 +105,8 @@ def _show_list(console: Console, kind: str, rows: Sequence[Mapping[str, Any]]) -
     if not rows:
         console.print(f"no {kind}")
         return
+    if kind == "trajectories":
+        rows = [{**row, "replay": replay_note(row["replayability"])} for row in rows]
     rows_table(console, "", rows, [name for name in COLUMNS[kind] if any(name in row for row in rows)])
     console.print(f"{len(rows)} {kind}")
 
@@ -110,14 +125,31 @@ def show(
         found = database.trajectory(trajectory, raw=raw)
         query = f"SELECT * FROM v_steps WHERE trajectory_id = {quoted(found.id)} ORDER BY step"  # noqa: S608
         rows = select(database, query)
+        about = _about(database, found.id)
     if step is not None:
         if not 0 <= step < len(found.steps):
             raise UsageError(f"there is no step {step}", hint=f"{len(found.steps)} steps, counted from 0")
         rows = [row for row in rows if row["step"] == step]
-    document: dict[str, Any] = {"v": 1, "rows": rows}
+    document: dict[str, Any] = {"v": 1, "rows": rows, **about}
     if raw:
         document["raw"] = found.source.raw if found.source else None
-    state.emit(document, lambda console: _show_trajectory(console, found, step, raw))
+    state.emit(document, lambda console: _show_trajectory(console, found, step, raw, about))
+
+
+def _about(database: Database, identity: str) -> dict[str, Any]:
+    """What the archive knows of a trajectory besides its steps."""
+    own = select(database, f"SELECT replayability, secrets FROM v_trajectories WHERE id = {quoted(identity)}")  # noqa: S608
+    same = f"SELECT same_as, format, dataset FROM v_same_as WHERE id = {quoted(identity)} ORDER BY same_as"  # noqa: S608
+    inner = (
+        "SELECT id, relation, branch_step, steps FROM v_trajectories "  # noqa: S608
+        f"WHERE parent_id = {quoted(identity)} AND run IS NULL ORDER BY branch_step, id"
+    )
+    return {
+        "replayability": json.loads(own[0]["replayability"] or "null"),
+        "secrets": json.loads(own[0]["secrets"] or "{}"),
+        "same_as": select(database, same),
+        "parts": select(database, inner),
+    }
 
 
 def quoted(text: str) -> str:
@@ -125,7 +157,7 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _show_trajectory(console: Console, found: Any, only: int | None, raw: bool) -> None:
+def _show_trajectory(console: Console, found: Any, only: int | None, raw: bool, about: Mapping[str, Any]) -> None:
     from .render import clean
 
     if raw and only is None and found.source and found.source.raw:
@@ -135,11 +167,7 @@ def _show_trajectory(console: Console, found: Any, only: int | None, raw: bool) 
     console.print(f"{found.id}  task {clean(found.task.id)}  outcome {outcome}", style="bold")
     if found.source:
         console.print(f"from {clean(found.source.path)}:{found.source.line or 1} ({found.source.format})")
-    if found.run:
-        console.print(
-            f"counterfactual of {found.parent_id}: run {clean(found.run)}, branches at step {found.branch_step}, "
-            f"fidelity {found.fidelity}"
-        )
+    _show_relations(console, found, about)
     for name, score in found.scores.items():
         said = score.error or ("abstains" if score.abstain else score.value)
         console.print(f"score {clean(name)}: {clean(said)}")
@@ -152,6 +180,29 @@ def _show_trajectory(console: Console, found: Any, only: int | None, raw: bool) 
             _show_message(console, message, raw)
 
 
+def _show_relations(console: Console, found: Any, about: Mapping[str, Any]) -> None:
+    from .render import clean
+
+    if found.run:
+        console.print(
+            f"counterfactual of {found.parent_id}: run {clean(found.run)}, branches at step {found.branch_step}, "
+            f"fidelity {found.fidelity}"
+        )
+    elif found.parent_id:
+        where = "" if found.branch_step is None else f", step {found.branch_step}"
+        console.print(f"{found.source.relation or 'part'} of {found.parent_id}{where}")
+    for part in about["parts"]:
+        where = "" if part["branch_step"] is None else f" at step {part['branch_step']}"
+        console.print(f"{part['relation'] or 'part'} {part['id'][:12]}{where}: {part['steps']} steps")
+    for same in about["same_as"]:
+        console.print(f"same as {same['same_as'][:12]} ({clean(same['format'])}, dataset {clean(same['dataset'])})")
+    if about["replayability"] is not None:
+        console.print(f"replay: {replay_note(json.dumps(about['replayability']))}")
+    if about["secrets"]:
+        counted = ", ".join(f"{count} {kind}" for kind, count in about["secrets"].items())
+        console.print(f"secrets: {counted} (masked wherever text is shown)")
+
+
 def _show_message(console: Console, message: Any, raw: bool) -> None:
     from .render import clean, message_lines
 
@@ -161,6 +212,7 @@ def _show_message(console: Console, message: Any, raw: bool) -> None:
         message_lines(console, "reasoning", message.reasoning, fold=fold, style="dim")
     if message.text or not message.tool_calls:
         label = f"{message.role} {message.name}" if message.name else message.role
+        label += " (error)" if message.is_error else ""
         message_lines(console, clean(label), message.text, fold=fold, style=style)
     for call in message.tool_calls:
         arguments = call.arguments_raw if call.arguments_raw is not None else dict(call.arguments or {})

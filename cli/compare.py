@@ -157,7 +157,8 @@ def _curves(
             told[item],
             select(database, query),
             **options,
-            gate=bool(configuration.get("accept") or configuration.get("confirm")),
+            gate=bool(configuration.get("accept")),
+            confirm=bool(configuration.get("confirm")),
         )
 
     return find

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -28,39 +29,107 @@ def register(app: typer.Typer) -> None:
 
 def ingest(
     ctx: typer.Context,
-    paths: Annotated[list[str], typer.Argument(metavar="PATH|-...", help="Files, folders, globs, or - for stdin.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH|-...", help="Files, folders, globs, archives, postgresql://, or - for stdin."),
+    ],
     format_name: Annotated[str, typer.Option("--format", help="Log format, auto, or a plugin.")] = "auto",
     dataset: Annotated[str | None, typer.Option(help="Dataset name; default: the name of the file's folder.")] = None,
-    on_bad: Annotated[str, typer.Option(help="skip or fail: what to do with bad records.")] = "skip",
+    on_bad: Annotated[
+        str, typer.Option(help="skip: go on behind bad records; fail: store nothing at all when there is one.")
+    ] = "skip",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and report, store nothing.")] = False,
     limit: Annotated[int | None, typer.Option(min=0, help="At most so many trajectories.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Stored with each trajectory; repeatable.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="Leave out runs that started earlier; those without a time stay."),
+    ] = None,
+    max_line: Annotated[str, typer.Option(metavar="SIZE", help="Most bytes of one record.")] = "128MiB",
+    max_file: Annotated[str, typer.Option(metavar="SIZE", help="Most bytes of one file, unpacked.")] = "8GiB",
+    max_ratio: Annotated[int, typer.Option(help="Most bytes that one packed byte may become.")] = 200,
+    max_depth: Annotated[int, typer.Option(help="Most levels of nesting in a record.")] = 200,
+    max_members: Annotated[int, typer.Option(help="Most files in one archive.")] = 100_000,
 ) -> None:
     """Read logs into the database. Example: ttc-replay ingest logs/ --dataset march."""
-    from ..storage.errors import UsageError
-    from ..storage.ingest import IngestOptions, exit_code
+    from ..storage.accounts import exit_code
+    from ..storage.ingest import IngestOptions
+    from ..storage.limits import Limits, parse_size
     from . import plugins
 
-    if on_bad not in ("skip", "fail"):
-        raise UsageError(f"--on-bad {on_bad!r}", hint="skip or fail")
     state: State = ctx.obj
-    asked = format_name if format_name == "auto" else plugins.reader(format_name)
     options = IngestOptions(
-        format=asked, dataset=dataset, on_bad="fail" if on_bad == "fail" else "skip", dry_run=dry_run, limit=limit
+        on_bad=_on_bad(on_bad),
+        format=format_name if format_name == "auto" else plugins.reader(format_name),
+        dataset=dataset,
+        dry_run=dry_run,
+        limit=limit,
+        tags=_tags(tag or ()),
+        since=None if since is None else _date(since),
+        limits=Limits(
+            line=parse_size(max_line, "--max-line"),
+            file=parse_size(max_file, "--max-file"),
+            ratio=max_ratio,
+            depth=max_depth,
+            members=max_members,
+        ),
     )
     report = _ingest(state, paths, options)
     state.emit(report, lambda console: _show_ingest(console, report, None if state.verbose else SHOWN_PROBLEMS))
+    _tell_filtered(state, report)
     code = exit_code(report)
     if code:
         _complain(report)
     raise typer.Exit(code)
 
 
+def _on_bad(text: str) -> Literal["skip", "fail"]:
+    from ..storage.errors import UsageError
+
+    if text not in ("skip", "fail"):
+        raise UsageError(f"--on-bad {text!r}", hint="skip or fail")
+    return "fail" if text == "fail" else "skip"
+
+
+def _tags(given: Sequence[str]) -> dict[str, str]:
+    from ..storage.errors import UsageError
+
+    tags: dict[str, str] = {}
+    for text in given:
+        key, sign, value = text.partition("=")
+        if not key or not sign:
+            raise UsageError(f"--tag {text!r} is not key=value", hint="--tag team=search --tag week=12")
+        if tags.setdefault(key, value) != value:
+            raise UsageError(f"--tag {key!r} is given twice", hint="one value a key")
+    return tags
+
+
+def _date(text: str) -> datetime:
+    from ..storage.errors import UsageError
+
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--since {text!r} is no date", hint="2026-03-31, or 2026-03-31T12:00:00Z") from None
+
+
+def _tell_filtered(state: State, report: Mapping[str, Any]) -> None:
+    """What `--since` left out, and what it could not judge."""
+    filtered, undated = (report["totals"].get(key, 0) for key in ("filtered", "undated"))
+    if filtered:
+        state.note(f"{filtered} trajectories started before --since: left out")
+    if undated:
+        state.note(f"{undated} trajectories have no time: kept, whatever --since says")
+
+
 def _ingest(state: State, paths: list[str], options: IngestOptions) -> dict[str, Any]:
+    from ..storage.ingest import check
     from ..storage.ingest import ingest as run
-    from ..storage.input_files import expand
     from .render import progress
 
-    expand(paths)  # a path that does not exist is an error before the database is made
+    check(paths, options.format)  # a path that does not exist is an error before the database is made
     with ExitStack() as stack:
         database = None if options.dry_run else stack.enter_context(state.database())
         tell = stack.enter_context(progress("ingest", quiet=state.quiet))

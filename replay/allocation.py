@@ -37,7 +37,8 @@ class Adaptive:
         """The first grant of each tree."""
 
     def grant(self, standings: Sequence[Standing], spent: int) -> Mapping[int, int]:
-        """The next round: transitions by position. `spent`: what all trees have spent so far. Empty: no more rounds."""
+        """The next round: transitions by position. `spent`: what all trees have spent so far, or still hold of their
+        grants (an ask of several children did not fit). Empty: no more rounds."""
         left = self.total - spent
         if not standings or left <= 0 or self.rounds_left <= 0:
             return {}

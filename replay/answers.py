@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .. import search
 from ..storage.codec import score_from, score_to_dict, usage_from, usage_to_dict
 from ..storage.exact_json import step_from_json, step_to_json
-from ..storage.records import Proposal, ProposalRequest, Score, Step, Usage
+from ..storage.records import Proposal, ProposalRequest, Score, Step, Trajectory, Usage
 
 if TYPE_CHECKING:
     from .tree_search import TreeSearch
@@ -20,21 +20,24 @@ NO_KEYS: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
-class Grown:
+class Grown(search.Child):
     """One child as the search engine got it: a new state, or a duplicate of a known key (`step` None)."""
 
-    key: str
-    prior: float | None
-    samples: int = 1
     step: Step | None = None
-    terminal: bool = False
     truncated: bool = False
-    value: float | None = None
-    state_key: str | None = None
     final_state: Any = None
     scores: Mapping[str, Score] | None = None
     call_key: str | None = None
     environment: Any = None
+
+
+@dataclass(slots=True)
+class Unjudged:
+    """Children of one ask whose verdict waits for rewards that take large batches; `scores`: what others said."""
+
+    children: list[Grown]
+    items: list[Trajectory]
+    scores: list[dict[str, Score]]
 
 
 @dataclass(slots=True)
@@ -54,6 +57,7 @@ class Answer:
     calls: int = 0
     usage: Usage = NO_USAGE
     recalled: bool = False
+    unjudged: Unjudged | None = None
 
 
 @dataclass(slots=True)

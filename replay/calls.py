@@ -124,6 +124,8 @@ class Caller:
                     raise ValueError(f"{len(batches)} answers to {len(requests)} requests")
         except TtcError as error:
             return [Reply(key=key, error=error) for key in keys]
+        if not self.metered:
+            return [Reply(batch) for batch in batches]
         return [Reply(batch, key, total_usage(batch)) for batch, key in zip(batches, keys, strict=True)]
 
 

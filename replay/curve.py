@@ -60,16 +60,22 @@ class Spend:
 class Told:
     """What the journal keeps of one trajectory: per ask the nodes and the spend up to and with it, and the verdicts.
 
-    `gated`: the leaves that the last gate looked at, in its order.
+    `gated`: the leaves that the last gate looked at, in its order. `baselines`: the judge's verdict on the record, once
+    it is known; where plays confirmed a find, the report has the mean of the record's plays in its place.
     """
 
     marks: list[tuple[Spend, Sequence[int]]] = field(default_factory=list)
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     gated: list[int] = field(default_factory=list)
+    baselines: list[float] = field(default_factory=list)
 
     def take(self, event: Mapping[str, Any]) -> None:
-        """Take a `tell` or a `gate` event, in the journal's order. With `--confirm` the mean of the confirming plays is
-        the leaf's value."""
+        """Take a `baseline`, `tell` or `gate` event, in the journal's order. With `--confirm` the mean of the
+        confirming plays is the leaf's value."""
+        if event["event"] == "baseline":
+            if event["judged"] is not None:
+                self.baselines.append(event["judged"])
+            return
         if event["event"] == "tell":
             before = self.marks[-1][0] if self.marks else Spend()
             self.marks.append((before + Spend.of_tell(event), event["nodes"]))
@@ -86,7 +92,7 @@ def told_by_trajectory(events: Sequence[Mapping[str, Any]]) -> dict[str, Told]:
     names = events[0]["trajectories"] if events else []
     told = {name: Told() for name in names}
     for event in events:
-        if event["event"] in ("tell", "gate"):
+        if event["event"] in ("baseline", "tell", "gate"):
             told[names[event["t"]]].take(event)
     return told
 
@@ -124,21 +130,32 @@ class Curve:
         return spend, nodes
 
 
-def curve(told: Told, nodes: Iterable[Mapping[str, Any]], *, candidates: int, baseline: float, gate: bool) -> Curve:
-    """The curve of one trajectory; `nodes` are its rows of `v_nodes`, `gate`: whether a held-back reward judged.
+def curve(
+    told: Told,
+    nodes: Iterable[Mapping[str, Any]],
+    *,
+    candidates: int,
+    baseline: float,
+    gate: bool,
+    confirm: bool = False,
+) -> Curve:
+    """The curve of one trajectory; `nodes` are its rows of `v_nodes`, `gate`: whether a held-back reward judged,
+    `confirm`: whether plays had to confirm it. `baseline` counts where the journal has none.
 
     Without a gate the guide judges, so the value of a leaf in the tree is its verdict, and it passes above the
-    baseline (replay/gate.py). Where the last gate went another way than the guide's order says (a vote), no cut is
-    known.
+    baseline (replay/gate.py); one that had to be confirmed passes by the record only. Where the last gate went another
+    way than the guide's order says (a vote), no cut is known.
     """
     rows = list(nodes)
     ordered = guide_order(rows)
+    baseline = told.baselines[-1] if told.baselines else baseline
     if not gate:
         values = {row["node"]: row["value"] for row in rows}
         guided = {leaf: (values[leaf], values[leaf] is not None and values[leaf] > baseline) for leaf in ordered}
-        told = replace(told, verdicts={**guided, **told.verdicts})
-    known = ordered[: len(told.gated)] == told.gated
-    return Curve(told, ordered if known else None, candidates, baseline)
+        known = {leaf: verdict for leaf, verdict in guided.items() if not (confirm and verdict[1])}
+        told = replace(told, verdicts={**known, **told.verdicts})
+    followed = ordered[: len(told.gated)] == told.gated
+    return Curve(told, ordered if followed else None, candidates, baseline)
 
 
 def guide_order(rows: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -11,22 +11,21 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from .. import search
 from ..search.branching import AutoBranch
-from ..storage.errors import EnvironmentFailed, ProviderError, TtcError, UsageError, boundary
+from ..storage.errors import ProviderError, TtcError, UsageError
 from ..storage.journal import Journal, MemoryJournal
 from ..storage.records import ProposalRequest, Trajectory
 from .allocation import Adaptive, Standing
+from .answering import Answering
 from .answers import Answer, Job
 from .baseline import Baseline, Judge, baseline_event, baseline_from, take_baseline
-from .calls import Caller, Lookup, Reply
+from .calls import Caller, Lookup
 from .confirm import Confirmer
-from .drive import is_async, rare_collections, run_inline
+from .drive import rare_collections
 from .gate import judge_tree
 from .grove import Grove
 from .plugins import Plugins, own_options
@@ -36,11 +35,10 @@ from .session import Session, close
 from .settings import Settings
 from .tree_search import TreeSearch
 from .trivial import Endings
-from .worker import Worker, Worlds
+from .worker import Worlds
 
 __all__ = ["Engine", "Plugins"]
 
-Result = TypeVar("Result")
 INLINE_BATCHES = 16
 """Batches of an inline policy and world between two looks at signals and other tasks."""
 SYNC_SECONDS = 0.2
@@ -67,7 +65,6 @@ class Engine:
         self.journal = journal
         self.judge = Judge(plugins.guide, plugins.accept)
         self.caller = Caller(plugins.policy, settings.policy, self._emit, lookup)
-        self.worker = Worker(plugins.guide, sampling=self.caller.sampling, answer=plugins.answer)
         self.purse = Purse(settings.limits, len(records))
         if hasattr(plugins.policy, "may_pay_again"):
             plugins.policy.may_pay_again = self._admit_again
@@ -79,6 +76,7 @@ class Engine:
             self._runs.setdefault(record.task.id, {})[record.id] = record
         self._endings = Endings.of(archive)
         self.groves = [self._grove(position, record) for position, record in enumerate(records)]
+        self._answering = Answering(plugins, self.caller, [grove.worlds for grove in self.groves], self._spawn)
         self._waiting = deque(self.groves)
         self._ready: deque[Job] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,8 +89,6 @@ class Engine:
         self._adaptive = Adaptive(settings.budget, len(records)) if settings.allocate == "adaptive" else None
         self._synced = self._started = time.monotonic()
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        self._pool: ThreadPoolExecutor | None = None
-        self._mode = "thread"
 
     def _grove(self, position: int, record: Trajectory) -> Grove:
         session = Session(record, self.plugins.factory, self._runs.get(record.task.id, {record.id: record}))
@@ -106,10 +102,12 @@ class Engine:
         if self._recalled.planned is None:
             self._recalled.planned = self.settings.budget
             self._emit({"event": "plan", "budget": self.settings.budget})
-        self._mode = await self._world_mode()
-        with ThreadPoolExecutor(self.settings.concurrency) as self._pool, rare_collections():
+        await self._answering.look()
+        with self._answering.threads(self.settings.concurrency), rare_collections():
             try:
                 await self._loop()
+                if isinstance(self.error, ProviderError):
+                    await self._keep_partial()
             finally:
                 for task in self._tasks:
                     task.cancel()
@@ -118,7 +116,7 @@ class Engine:
         return self.groves
 
     async def _loop(self) -> None:
-        inline = self._mode == "inline" and bool(getattr(self.plugins.policy, "inline", False))
+        inline = self._answering.mode == "inline" and bool(getattr(self.plugins.policy, "inline", False))
         worked = 0
         while True:
             self._open_trees()
@@ -163,7 +161,7 @@ class Engine:
         """The next jobs to travel together. A policy in memory gains nothing from a batch, and slow worlds would make
         all of it wait for its slowest member."""
         policy = self.plugins.policy
-        alone = self._mode != "inline" and bool(getattr(policy, "inline", False))
+        alone = self._answering.mode != "inline" and bool(getattr(policy, "inline", False))
         batched = getattr(policy, "batched", True) and not alone
         room = self.settings.concurrency - self._flying
         jobs = [self._ready.popleft() for _ in range(min(room if batched else 1, len(self._ready)))]
@@ -192,7 +190,7 @@ class Engine:
                     grove.worlds.keep(node, world)
 
             taken = take_baseline(grove.session, self.judge, self.settings.success_at, self._endings, keep)
-            grove.baseline = await self._off(taken)
+            grove.baseline = await self._answering.off(taken)
             self._emit(baseline_event(grove.position, grove.baseline))
         if grove.baseline.error is not None:
             await self._close(grove, "error")
@@ -214,7 +212,7 @@ class Engine:
     async def _plant(self, grove: Grove, base: Baseline) -> None:
         record, settings = grove.record, self.settings
         if grove.session.tools()[1] == "unknown" or not grove.session.prompt:
-            await self._off(_look(grove.session))
+            await self._answering.off(_look(grove.session))
         tree = TreeSearch(
             record,
             grove.position,
@@ -254,7 +252,7 @@ class Engine:
         while (grown := tree.commit_next()) is not None:
             for node, world in grown:
                 for fallen in grove.worlds.keep(node, world) if node >= 0 else (world,):
-                    self._spawn(self._off(close(fallen)))
+                    self._spawn(self._answering.off(close(fallen)))
             self._check_solved(tree)
             self._launch(tree)
         if tree.idle and tree.stopped is not None and not grove.parked:
@@ -269,7 +267,7 @@ class Engine:
     def _park(self, grove: Grove, tree: TreeSearch) -> None:
         grove.parked = True
         self._live.discard(grove.position)
-        self._spawn(self._off(grove.worlds.close()))
+        self._spawn(self._answering.off(grove.worlds.close()))
         self._grant()
 
     def _grant(self) -> None:
@@ -281,7 +279,7 @@ class Engine:
             return
         grants = self._adaptive.grant(
             [Standing(grove.position, grove.improved()) for grove in parked],
-            sum(grove.tree.spent for grove in self.groves if grove.tree),
+            sum(grove.tree.budget if grove.parked else grove.tree.spent for grove in self.groves if grove.tree),
         )
         for grove in parked:
             grove.parked = False
@@ -300,10 +298,8 @@ class Engine:
         if self._halted:
             return
         try:
-            for job in self._next_jobs(tree):
-                job.answer = tree.answered(job.ask)
-                if job.answer is None:
-                    self._ready.append(job)
+            jobs = self._next_jobs(tree)
+            self._ready += tree.unanswered(jobs) if tree.recall else jobs
         except UsageError as error:  # the journal or the algorithm does not fit: the run stops, what is stored stays
             self.error = error
 
@@ -330,51 +326,27 @@ class Engine:
 
     async def _work(self, jobs: Sequence[Job]) -> None:
         try:
-            replies = await self._replies(jobs)
+            replies = await self._answering.replies(jobs)
             if self.caller.metered:
                 self.journal.sync()
-            if self._mode == "inline":
-                for job, reply in zip(jobs, replies, strict=True):
-                    self._deliver(job, await self._answer(job, reply))
-            elif len(jobs) == 1:
-                await self._answer_later(jobs[0], replies[0])
-            else:
-                await asyncio.gather(
-                    *(self._answer_later(job, reply) for job, reply in zip(jobs, replies, strict=True))
-                )
+            await self._answering.answers(jobs, replies, self._deliver)
         finally:
             self._flying -= len(jobs)
         self._sync()
 
-    async def _replies(self, jobs: Sequence[Job]) -> list[Reply]:
-        """What to execute for each job: what the policy proposes or, for one more outcome, the known action."""
-        asked = [job.request for job in jobs if job.again is None]
-        proposed = iter(await self._propose(asked) if asked else ())
-        return [next(proposed) if job.again is None else Reply([job.again]) for job in jobs]
-
-    async def _propose(self, requests: Sequence[ProposalRequest]) -> list[Reply]:
-        policy = self.plugins.policy
-        if getattr(policy, "inline", False) or is_async(policy, "propose"):
-            return await self.caller.propose(requests)
-        return await self._in_thread(self.caller.propose(requests))
-
-    async def _answer_later(self, job: Job, reply: Reply) -> None:
-        self._deliver(job, await self._off(self._answer(job, reply)))
-
-    async def _answer(self, job: Job, reply: Reply) -> Answer | TtcError:
-        if isinstance(reply.error, (ProviderError, UsageError)):
-            return reply.error
-        return await self.worker.answer(job, reply, self.groves[job.tree.position].worlds)
-
-    def _deliver(self, job: Job, answer: Answer | TtcError) -> None:
+    def _deliver(self, jobs: Sequence[Job], answers: Sequence[Answer | TtcError]) -> None:
         """Commit; an error of the provider stops the run, and the ask stays open for the session that resumes it."""
-        grove = self.groves[job.tree.position]
-        if isinstance(answer, TtcError):
-            self.error = self.error or answer
-            job.tree.stopped = grove.stopped = "error"
-            return
-        job.answer = answer
-        self._pump(grove)
+        due: dict[int, Grove] = {}
+        for job, answer in zip(jobs, answers, strict=True):
+            grove = self.groves[job.tree.position]
+            if isinstance(answer, TtcError):
+                self.error = self.error or answer
+                job.tree.stopped = grove.stopped = "error"
+            else:
+                job.answer = answer
+                due[grove.position] = grove
+        for grove in due.values():
+            self._pump(grove)
         if self._progress is not None:
             self._progress(self.status())
 
@@ -383,6 +355,8 @@ class Engine:
 
         `--from-step auto` goes on within its budget: it looks for the last step at which the run could still be saved.
         """
+        if not tree.solved:
+            return
         needed = self.settings.candidates if self.judge.accept is not None else 1
         ended = tree.stopped in ("budget", "exhausted")
         going_on = tree.stopped is None and self.settings.from_step != "auto"
@@ -400,9 +374,9 @@ class Engine:
         self._spawn(self._judge(grove, grove.tree, grove.baseline))
 
     async def _judge(self, grove: Grove, tree: TreeSearch, base: Baseline) -> None:
-        events = await self._off(self._judged(grove, tree, base))
+        events = await self._answering.off(self._judged(grove, tree, base))
         self._emit_all(tree, events)
-        await self._off(grove.worlds.close())
+        await self._answering.off(grove.worlds.close())
         self._closed(grove, tree.stopped or "exhausted")
 
     async def _judged(self, grove: Grove, tree: TreeSearch, base: Baseline) -> list[dict[str, Any]]:
@@ -423,6 +397,15 @@ class Engine:
         )
         return events
 
+    async def _keep_partial(self) -> None:
+        """Judge what open trees have found, without a word in the journal: the same command goes on with them."""
+        for grove in self.groves:
+            if grove.tree is not None and grove.baseline is not None and not grove.finished:
+                grove.stopped, grove.partial = "error", True
+                grove.tree.book_untold()
+                await self._answering.off(self._judged(grove, grove.tree, grove.baseline))
+                await self._answering.off(grove.worlds.close())
+
     def _emit_all(self, tree: TreeSearch, events: Sequence[dict[str, Any]]) -> None:
         """Journal the gate's events, unless these very ones are what the journal ends with."""
         if tree.grew or [event["node"] for event in events] != self._recalled.last_gates.get(tree.position, []):
@@ -432,7 +415,7 @@ class Engine:
     async def _close(self, grove: Grove, stopped: str) -> None:
         grove.finished = True
         self._live.discard(grove.position)
-        await self._off(grove.worlds.close())
+        await self._answering.off(grove.worlds.close())
         self._closed(grove, stopped)
         self._grant()
 
@@ -443,22 +426,6 @@ class Engine:
             self._progress(self.status())
 
     # -- plumbing ----------------------------------------------------------------------------------------------------
-
-    async def _world_mode(self) -> str:
-        with boundary(EnvironmentFailed, "the environment could not be built"):
-            probe = self.plugins.factory()
-        awaited = is_async(probe, "reset", "step", "fork", "hear", "state")
-        inline = bool(getattr(probe, "inline", False))
-        with suppress(TtcError):  # a world that cannot be closed shows when it is used
-            await close(probe)
-        return "async" if awaited else "inline" if inline else "thread"
-
-    async def _off(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run world code where it belongs: here when inline or async, else in a worker thread."""
-        return await work if self._mode != "thread" else await self._in_thread(work)
-
-    async def _in_thread(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, run_inline, work)
 
     def _emit(self, event: Mapping[str, Any]) -> None:
         self.journal.append(event)

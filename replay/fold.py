@@ -91,14 +91,14 @@ def fold_run(archive: Archive, engine: Engine, report: Mapping[str, Any], digest
     settings, run = engine.settings, engine.run_name
     kill_point("fold.begin")
     for grove in engine.groves:
-        if grove.tree is not None and grove.finished:
+        if grove.tree is not None and grove.reported:
             kill_point("fold.trees")
             archive.save_nodes(run, grove.record.id, grove.tree.rows(run), grove.tree.scores)
     found = [grove.verdict.counterfactual for grove in engine.groves]
     kill_point("fold.found")
     archive.replace_trajectories([item for item in found if item is not None])
     kill_point("fold.results")
-    archive.save_results(run, [_stored(row_of(grove), grove.position) for grove in engine.groves if grove.finished])
+    archive.save_results(run, [_stored(row_of(grove), grove.position) for grove in engine.groves if grove.reported])
     kill_point("fold.run")
     archive.save_run(
         run,

@@ -27,8 +27,15 @@ class Grove:
     finished: bool = False
     parked: bool = False
     """Its grant is spent; it waits for the next one."""
+    partial: bool = False
+    """The run ended before its tree did; the tree was judged as it stands, and the same command goes on with it."""
     best: float | None = None
     """The value of its best finished run when it was last parked."""
+
+    @property
+    def reported(self) -> bool:
+        """Whether reports and the database tell of it."""
+        return self.finished or self.partial
 
     def improved(self) -> bool:
         """Whether the tree's best finished run became better since this was last asked."""

@@ -107,8 +107,8 @@ def _mean(values: Any) -> float | None:
 
 
 def report_of(engine: Engine, seconds: float) -> dict[str, Any]:
-    """`search --json` of design.md section 7, over the trajectories that are finished."""
-    rows = [row_of(grove) for grove in engine.groves if grove.finished]
+    """`search --json` of design.md section 7, over the trajectories that are finished or were cut short."""
+    rows = [row_of(grove) for grove in engine.groves if grove.reported]
     return {
         "v": 1,
         "run": engine.run_name,

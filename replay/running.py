@@ -143,7 +143,7 @@ def _fold(archive: Any, engine: Engine, journal: Journal, seconds: float, notes:
     total = digest(events)
     status = "interrupted" if engine.interrupted else "error" if engine.error else "done"
     fold_run(archive, engine, report, total, status)
-    rows = [row_of(grove) for grove in engine.groves if grove.finished]
+    rows = [row_of(grove) for grove in engine.groves if grove.reported]
     tasks = {grove.record.id: grove.record.task.id for grove in engine.groves}
     errors = [grove.baseline.error_code for grove in engine.groves if grove.baseline and grove.baseline.error]
     return Ran(

@@ -93,7 +93,7 @@ class Session:
     @property
     def prompt(self) -> tuple[Message, ...]:
         """The record's prompt; the environment's own when the record has none (known after `fresh`)."""
-        return self.record.prompt or self._prompt
+        return tuple(self.record.prompt) or self._prompt
 
     def tools(self) -> tuple[tuple[ToolSchema, ...], str]:
         """Tool schemas and where they come from: the log, else the environment (known after `fresh`)."""

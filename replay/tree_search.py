@@ -74,7 +74,7 @@ class TreeSearch:
         self.sampling = sampling
         self.success_at = success_at
         self.tree = search.Tree(seed=seed_from(seed, record.id), merge_states=merge_states)
-        self.prompt: tuple[Message, ...] = record.prompt
+        self.prompt: tuple[Message, ...] = tuple(record.prompt)
         self.tools: tuple[ToolSchema, ...] = record.tools or ()
         self.public_task = replace(record.task, private={})
         self.steps: list[Step | None] = [None]
@@ -169,6 +169,8 @@ class TreeSearch:
 
     def known_state(self, state_key: str | None, terminal: bool) -> bool:
         """Whether `--merge-states` is on and a committed state with this key has a value already."""
+        if not self.tree.merge_states:
+            return False
         return self.tree.shared_value(search.Child("", terminal=terminal, state_key=state_key)) is not None
 
     def _known_keys(self, node: int, dead: frozenset[str]) -> frozenset[str]:
@@ -203,7 +205,13 @@ class TreeSearch:
         self._reserved += answer.spent - job.count
         return self._commit(job, answer)
 
-    def answered(self, ask: search.Ask) -> Answer | None:
+    def unanswered(self, jobs: Sequence[Job]) -> list[Job]:
+        """Jobs that no earlier session has answered; the others have their answers now. Raises RunConflict."""
+        for job in jobs:
+            job.answer = self._recalled(job.ask)
+        return [job for job in jobs if job.answer is None]
+
+    def _recalled(self, ask: search.Ask) -> Answer | None:
         """The answer an earlier session journalled for this ask. Raises RunConflict when that was another ask."""
         event = self.recall.pop(ask.id, None)
         if event is not None and event["node"] != ask.node:
@@ -218,8 +226,7 @@ class TreeSearch:
         known, more = len(tree.key), self._more(ask.node, answer)
         if tree.merge_states:
             self._share(children)
-        told = [search.Child(c.key, c.prior, c.value, c.terminal, c.state_key, c.samples) for c in children]
-        nodes = self.algorithm.tell(tree, ask.id, told, more=more, failed=answer.failed)
+        nodes = self.algorithm.tell(tree, ask.id, children, more=more, failed=answer.failed)
         self._book(job, answer)
         if not answer.recalled:
             self.grew = True
@@ -253,6 +260,12 @@ class TreeSearch:
             self.failures.extend(answer.failures)
         if answer.dead:
             self._dead[job.ask.node] = job.dead.union(self._dead.get(job.ask.node, NO_KEYS), answer.dead)
+
+    def book_untold(self) -> None:
+        """Count what open asks have cost whose answers came and cannot be told any more: an earlier one is missing."""
+        for job in self._open:
+            if job.answer is not None:
+                self._book(job, job.answer)
 
     def _more(self, node: int, answer: Answer) -> bool:
         """Whether the node may have more children; counted for recalled answers, too, whose verdict is final."""

@@ -1,4 +1,4 @@
-"""Works on asks: policy, worlds, rewards. Everything here may run in a worker thread; nothing here touches a tree."""
+"""Works on asks: worlds, and rewards. Everything here may run in a worker thread; nothing here touches a tree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..rewards.compose import Composed
 from ..storage.codec import action_key
 from ..storage.errors import PolicyFailed, RewardFailed, TtcError, boundary, classified
 from ..storage.records import Message, Proposal, Step, Trajectory
-from .answers import Answer, Grown, Job, prior_of
+from .answers import Answer, Grown, Job, Unjudged, prior_of
 from .calls import Reply
 from .environments.base import environment_class
 from .failures import coded
@@ -32,15 +32,14 @@ class Worlds:
         self._forkable = False
         self._lock = threading.Lock()
 
-    def keep(self, node: int, environment: Any) -> list[Any]:
+    def keep(self, node: int, environment: Any) -> Sequence[Any]:
         """Remember the world at `node`; returns the worlds that fell out, to be closed by the caller."""
         if not self._live:
             self._forkable = environment_class(environment) == "forkable"
         with self._lock:
             self._live[node] = environment
-            self._live.move_to_end(node)
             if len(self._live) <= self._limit:
-                return []
+                return ()
             return [self._live.popitem(last=False)[1] for _ in range(len(self._live) - self._limit)]
 
     async def at(self, job: Job) -> Any:
@@ -76,7 +75,10 @@ class Worlds:
 
 
 class Worker:
-    """Turns replies into answers for one run: transitions, then rewards in one batch per ask."""
+    """Turns replies into answers for one run: transitions, then rewards in one batch per ask.
+
+    Rewards that want larger batches have not spoken yet in an answer that is `unjudged`.
+    """
 
     def __init__(self, guide: Composed, *, sampling: bool, answer: Callable[[Trajectory], str | None] | None = None):
         self.guide = guide
@@ -140,20 +142,31 @@ class Worker:
                 await close(environment)
 
     def _score(self, job: Job, answer: Answer) -> None:
-        judged = [child for child in answer.children if child.step is not None and self._judges(child, job)]
+        judged = [child for child in answer.children if self._judges(child, job)]
         if not judged:
             return
         items = [prefix(job.tree, (*job.steps, child.step), child) for child in judged if child.step is not None]
-        verdicts = self.guide.score_all(items, [child.terminal for child in judged])
-        for child, item, verdict in zip(judged, items, verdicts, strict=True):
+        said = self.guide.ask(self.guide.alone, items, [child.terminal for child in judged])
+        unjudged = Unjudged(judged, items, said)
+        if self.guide.batched:
+            answer.unjudged = unjudged
+        else:
+            self.judge(answer, unjudged)
+
+    def _judges(self, child: Grown, job: Job) -> bool:
+        """Ends always; other states when a process reward is there and nobody has judged that state (merged states)."""
+        if child.terminal or not self.process or child.step is None:
+            return child.terminal
+        return not job.tree.known_state(child.state_key, False)
+
+    def judge(self, answer: Answer, unjudged: Unjudged) -> None:
+        """Combine what all rewards said of an answer's children."""
+        for child, item, said in zip(unjudged.children, unjudged.items, unjudged.scores, strict=True):
+            verdict = self.guide.judged(said)
             child.scores = {**verdict.parts, "guide": verdict.combined}
             child.value = verdict.combined.value
             if self.says is not None and child.terminal:
                 child.state_key = self._answer_of(item, answer)
-
-    def _judges(self, child: Grown, job: Job) -> bool:
-        """Ends always; other states when a process reward is there and nobody has judged that state (merged states)."""
-        return child.terminal or (self.process and not job.tree.known_state(child.state_key, False))
 
     def _answer_of(self, item: Trajectory, answer: Answer) -> str | None:
         try:

@@ -16,7 +16,11 @@ RewardFunction: TypeAlias = Callable[..., float | Score | None]
 
 @runtime_checkable
 class RewardModel(Protocol):
-    """Scores trajectories (outcome) or prefixes of one (process). `process` is False when absent."""
+    """Scores trajectories (outcome) or prefixes of one (process). `process` is False when absent.
+
+    `batched` (True when absent): a search gathers what is in flight at one time, over all its trees, into one call, and
+    makes one such call at a time. False: each ask is scored by itself where its step ran, in several threads at once.
+    """
 
     def score(self, items: Sequence[Trajectory]) -> Sequence[Score]:
         """One score for each item, in order. One that cannot be judged abstains; a failure is `Score(error=...)`."""
@@ -25,6 +29,8 @@ class RewardModel(Protocol):
 
 class FunctionReward:
     """A decorated function as a reward model; extra keyword options are given by `--reward-opt NAME.key=value`."""
+
+    batched = False
 
     def __init__(self, function: RewardFunction, *, process: bool = False, options: dict[str, Any] | None = None):
         self.function = function
@@ -79,3 +85,8 @@ def reward(
 def is_process(model: Any) -> bool:
     """Whether a reward model judges prefixes."""
     return bool(getattr(model, "process", False))
+
+
+def is_batched(model: Any) -> bool:
+    """Whether a reward model gains from large batches."""
+    return bool(getattr(model, "batched", True))

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 from ..storage.codec import score_from
 from ..storage.errors import RewardFailed, UsageError, boundary
 from ..storage.records import Score, Trajectory
-from .base import FunctionReward, RewardFunction, is_process
+from .base import FunctionReward, RewardFunction, is_batched, is_process
 
 How = Literal["sum", "min", "product"]
 HOWS: Mapping[str, How] = {"sum": "sum", "min": "min", "product": "product"}
@@ -54,27 +54,47 @@ def compose(parts: Sequence[Weighted], how: str = "sum") -> Composed:
 
 class Composed:
     """A checked composition; see `compose`. A finished or truncated run is judged by every part, a prefix by the
-    process parts only."""
+    process parts only.
+
+    `gathered` are the parts that gain from large batches, `alone` the others; either may be asked by itself.
+    """
 
     def __init__(self, parts: Sequence[Weighted], how: How):
         self.parts = tuple(parts)
         self.how: How = how
         self.process = any(is_process(part.model) for part in parts)
+        self.gathered = tuple(part for part in parts if is_batched(part.model))
+        self.alone = tuple(part for part in parts if not is_batched(part.model))
+        self.batched = bool(self.gathered)
+        self._weights = {part.name: part.weight for part in parts}
 
     def score_all(self, items: Sequence[Trajectory], terminal: Sequence[bool]) -> list[Judged]:
         """One verdict per item, in order. `terminal[i]`: the run of item i is over (a truncated one is, too).
 
         Parts that abstain are left out; when all do, the combination abstains; one error makes it an error. A part that
-        raises or answers the wrong number of scores gives error scores for the items of that batch, never an exception.
+        raises or answers the wrong number of scores is asked again for half of the items, down to single ones: what one
+        item breaks is an error score of that item, never an exception.
         """
-        finished = [over or item.truncated for item, over in zip(items, terminal, strict=True)]
+        return [self.judged(scores) for scores in self.ask(self.parts, items, terminal)]
+
+    def ask(
+        self, parts: Sequence[Weighted], items: Sequence[Trajectory], terminal: Sequence[bool]
+    ) -> list[dict[str, Score]]:
+        """What some of the parts say of each item, by name: one call for each part."""
         named: list[dict[str, Score]] = [{} for _ in items]
-        for part in self.parts:
-            asked = [index for index, over in enumerate(finished) if over or is_process(part.model)]
-            scores = _ask(part, [items[index] for index in asked]) if asked else []
-            for index, score in zip(asked, scores, strict=True):
-                named[index][part.name] = score
-        return [Judged(self._combine(scores), scores) for scores in named]
+        for part in parts:
+            every = is_process(part.model)
+            asked = [i for i, item in enumerate(items) if every or terminal[i] or item.truncated]
+            scores = _ask(part, [items[i] for i in asked]) if asked else ()
+            for i, score in zip(asked, scores, strict=True):
+                named[i][part.name] = score
+        return named
+
+    def judged(self, scores: Mapping[str, Score]) -> Judged:
+        """The verdict on one item of which all parts have spoken; the parts come in their own order."""
+        if self.gathered and self.alone:
+            scores = {part.name: scores[part.name] for part in self.parts if part.name in scores}
+        return Judged(self._combine(scores), scores)
 
     def score(self, items: Sequence[Trajectory]) -> Sequence[Score]:
         """The combined scores of finished runs: a composition is a reward model itself."""
@@ -84,7 +104,7 @@ class Composed:
         failed = [f"{name}: {score.error}" for name, score in scores.items() if score.error is not None]
         if failed:
             return Score(error="; ".join(failed))
-        weights = {part.name: part.weight for part in self.parts}
+        weights = self._weights
         pairs = [(score.value, weights[name]) for name, score in scores.items() if score.value is not None]
         if not pairs:
             return Score(abstain=True)
@@ -125,6 +145,8 @@ def _checked(part: Weighted) -> Weighted:
 
 
 def _ask(part: Weighted, items: Sequence[Trajectory]) -> list[Score]:
+    """The scores of one call; of a call that fails for many items, those of both halves. So what an item gets does not
+    depend on the company it came in, which would be a matter of timing."""
     try:
         with boundary(RewardFailed, f"reward {part.name}"):
             answer = part.model.score(items)
@@ -135,7 +157,10 @@ def _ask(part: Weighted, items: Sequence[Trajectory]) -> list[Score]:
             if len(given) != len(items):
                 raise ValueError(f"{len(given)} scores for {len(items)} items")
     except RewardFailed as failed:
-        return [Score(error=failed.message)] * len(items)
+        if len(items) == 1:
+            return [Score(error=failed.message)]
+        half = len(items) // 2
+        return [*_ask(part, items[:half]), *_ask(part, items[half:])]
     return [_sound(part.name, value) for value in given]
 
 

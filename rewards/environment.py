@@ -16,6 +16,7 @@ class EnvironmentReward:
 
     name = "environment"
     process = False
+    batched = False
 
     def score(self, items: Sequence[Trajectory]) -> Sequence[Score]:
         """See `RewardModel.score`. A step whose own score is an error makes the run's score that error."""

@@ -12,7 +12,7 @@ tree.best()
 
 from __future__ import annotations
 
-from .algorithm import Algorithm, TreeSearch
+from .algorithm import Algorithm, TreeSearch, plan_ended
 from .branching import AutoBranch
 from .budget import Budget, Ledger, Spent, slices
 from .catalogue import create, names
@@ -36,6 +36,7 @@ __all__ = [
     "TreeSearch",
     "create",
     "names",
+    "plan_ended",
     "run",
     "run_async",
     "slices",

@@ -3,6 +3,8 @@
     ask(tree, k)   at most k asks; each holds virtual loss on its path until it is told; [] when nothing is left to
                    expand, or when everything that could be is open
     tell(tree, id, children, more=, failed=)   the children's node ids; the same id again changes nothing
+    plan_ended(tree)   optional: why an algorithm whose plan has an end asks no more although something is left; see
+                   `plan_ended` below
 
 An algorithm is a frozen object made of options: all state is in the Tree, all randomness is a hash of the tree's seed
 and of what is asked. So a search that is run again with the same seed and the same tells gives the same tree.
@@ -118,6 +120,13 @@ class TreeSearch(ABC):
     def _next(self, tree: Tree) -> Ask | None:
         """Open the next ask; None when there is none now."""
 
+    def plan_ended(self, tree: Tree) -> str | None:
+        """Why the search from `tree.start` is over although something is left to expand; None: it is not over.
+
+        To be asked when `ask` has returned [] with nothing open. Only algorithms whose plan has an end ever say so.
+        """
+        return None
+
     def _after(self, tree: Tree, ask: Ask, ids: Sequence[int], ended: bool) -> None:
         """What a tell means to the algorithm; `ended`: it brought a visit. Gives the ask's virtual visits back."""
         tree.release(ask.node)
@@ -199,6 +208,16 @@ class TreeSearch(ABC):
         untouched = not tree.visits[node] and not tree.child_ids[node] and tree.pending[node] == 1
         if tree.failures[node] >= FAILURE_LIMIT or (in_rollout and untouched):
             tree.complete[node] = True
+
+
+def plan_ended(algorithm: Algorithm, tree: Tree) -> str | None:
+    """Why the algorithm is done with an unfinished tree, when it says so by a method `plan_ended`; else None.
+
+    An `ask` that returns [] while nothing is open, although the tree is not exhausted and this is None, is a stall.
+    """
+    said = getattr(algorithm, "plan_ended", None)
+    reason: str | None = None if said is None else said(tree)
+    return reason
 
 
 def prior_scale(tree: Tree, node: int) -> tuple[float, float]:

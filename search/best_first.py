@@ -13,7 +13,7 @@ from math import inf, isnan
 
 from ..storage.errors import UsageError
 from .algorithm import check_count, check_number
-from .frontier import FrontierSearch, is_busy, is_spent, known, log_share
+from .frontier import FrontierSearch, is_busy, is_spent, known, log_share, may_be_asked
 from .tree import OPEN, Ask, Tree
 
 Entry = tuple[float, bool, int, float, int, int]
@@ -114,6 +114,15 @@ class BestFirst(FrontierSearch):
         self._add(tree, queue, ask.node, offered)
         if tree.status[ask.node] == OPEN and not tree.complete[ask.node]:
             heappush(queue.heap, self._entry(tree, queue, ask.node))
+
+    def plan_ended(self, tree: Tree) -> str | None:
+        """Once it has its `solutions`, or nothing that entered its queue may be expanded."""
+        queue = self._queues(tree).get(tree.start)
+        if queue is None or queue.open_asks:
+            return None
+        if self.solutions and len(queue.taken) >= self.solutions:
+            return f"it has found its {self.solutions} solutions"
+        return None if any(may_be_asked(tree, node) for node in queue.cost) else "its queue is empty"
 
     def _add(self, tree: Tree, queue: Queue, parent: int, children: list[int]) -> None:
         """Put those children of a node into the queue that are new to it."""

@@ -33,6 +33,11 @@ class BestOfN(RolloutSearch):
         """True when fewer than `n` rollouts were begun and one more may be open now."""
         return (self.n is None or tree.memory.get("best-of-n", 0) < self.n) and super().may_begin(tree)
 
+    def plan_ended(self, tree: Tree) -> str | None:
+        """Once `n` rollouts have ended."""
+        over = self.n is not None and tree.memory.get("best-of-n", 0) >= self.n and not (tree.asks or tree.tips)
+        return f"its {self.n} rollouts have ended" if over else None
+
     def _begin(self, tree: Tree) -> Ask | None:
         ask = super()._begin(tree)
         if ask is not None:

@@ -25,7 +25,7 @@ from itertools import pairwise
 from math import log, sqrt
 from typing import cast
 
-from .algorithm import Algorithm
+from .algorithm import Algorithm, plan_ended
 from .tree import OPEN, Ask, Child, Tree
 
 
@@ -59,6 +59,18 @@ class AutoBranch:
     ) -> list[int]:
         """As the wrapped algorithm."""
         return self.algorithm.tell(tree, ask_id, children, more=more, failed=failed)
+
+    def plan_ended(self, tree: Tree) -> str | None:
+        """Once the wrapped algorithm's plan has ended at every point where the record may still be left."""
+        if tree.spine_child(0) is None:
+            return plan_ended(self.algorithm, tree)
+        start, reasons = tree.start, list[str | None]()
+        for point in branch_points(tree):
+            if _may_leave(tree, point):
+                tree.start = point
+                reasons.append(plan_ended(self.algorithm, tree))
+        tree.start = start
+        return "no branch point is left" if not reasons else None if None in reasons else reasons[0]
 
     def _ask_one(self, tree: Tree) -> Ask | None:
         go_on = getattr(self.algorithm, "go_on", None)
@@ -110,8 +122,13 @@ def branch_points(tree: Tree) -> list[int]:
 
 def left_at(tree: Tree, node: int) -> tuple[int, float]:
     """How many visits left the record at this node, and the sum of their values."""
-    away = [child for child in tree.child_ids[node] if not tree.spine[child]]
-    return sum(tree.visits[child] for child in away), sum(tree.value_sum[child] for child in away)
+    recorded = tree.spine_child(node)
+    visits = tree.visits[node] - tree.ends[node] - (0 if recorded is None else tree.visits[recorded])
+    sums: dict[int, tuple[int, float]] = tree.memory.setdefault("left at", {})
+    if node not in sums or sums[node][0] != visits:
+        away = (child for child in tree.child_ids[node] if child != recorded)
+        sums[node] = (visits, sum(tree.value_sum[child] for child in away))
+    return sums[node]
 
 
 def _probes(tree: Tree) -> dict[int, int]:
@@ -127,7 +144,9 @@ def _count_probe(tree: Tree, point: int) -> None:
 def _may_leave(tree: Tree, node: int) -> bool:
     if tree.status[node] != OPEN:
         return False
-    return not tree.complete[node] or any(not tree.spine[child] for child in tree.open_ids[node])
+    recorded = tree.spine_child(node)  # other outcomes of the recorded action are no other action
+    barred = None if recorded is None else tree.action[recorded]
+    return not tree.complete[node] or any(tree.action[child] != barred for child in tree.open_ids[node])
 
 
 def _mean_left_at(tree: Tree, node: int) -> float | None:

@@ -25,7 +25,7 @@ from math import inf
 from zlib import crc32
 
 OPEN, CLOSED, EXHAUSTED, FAILED, PRUNED = "open", "closed", "exhausted", "failed", "pruned"
-_MASK = (1 << 64) - 1
+GOLDEN, OFFSET, _MASK = 0x9E3779B97F4A7C15, 0x632BE59BD9B4E019, (1 << 64) - 1
 
 
 # Ask and Child are not frozen: a frozen dataclass takes five times as long to build, and a search builds one of each
@@ -56,7 +56,12 @@ class Child:
 
 def mix(left: int, right: int) -> int:
     """A 64-bit hash of two integers (the finaliser of splitmix64, Steele et al. 2014): equal on every platform."""
-    word = (left * 0x9E3779B97F4A7C15 + right + 0x632BE59BD9B4E019) & _MASK
+    return finalise(left * GOLDEN + right + OFFSET)
+
+
+def finalise(word: int) -> int:
+    """The finaliser alone; `mix` makes its word of two integers."""
+    word &= _MASK
     word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _MASK
     return word ^ (word >> 31)

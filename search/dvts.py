@@ -63,6 +63,13 @@ class DVTS(FrontierSearch):
                 return self._ask(tree, forest, walk, node, self.branching)
         return None
 
+    def plan_ended(self, tree: Tree) -> str | None:
+        """Once all sub-trees have ended, or the start has brought none."""
+        forest = self._forests(tree).get(tree.start)
+        if forest is None or forest.asks or not (forest.walks or tree.complete[tree.start]):
+            return None
+        return "all its sub-trees have ended" if all(walk.ended for walk in forest.walks) else None
+
     def _ask(self, tree: Tree, forest: Forest, walk: Walk | None, node: int, count: int) -> Ask:
         ask = self._open(tree, node, count)
         forest.asks[ask.id] = walk

@@ -7,6 +7,7 @@ proposes them, and never at a branch point that `tree.leave_spine` says to leave
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, log
@@ -113,9 +114,13 @@ def ranked(tree: Tree, start: int, nodes: Sequence[int]) -> list[int]:
     unfinished = [node for node in nodes if not tree.terminal[node]]
     by_value = not unfinished or any(tree.value[node] is not None for node in unfinished)
 
+    values = {node: tree.value[node] if by_value else None for node in nodes}
+    alike = Counter(values.values())
+
     def merit(node: int) -> tuple[float, float, int]:
-        value = tree.value[node] if by_value else None
-        return (-inf if value is None else value, log_probability(tree, start, node), -tree.order[node])
+        value = values[node]
+        likely = log_probability(tree, start, node) if alike[value] > 1 else 0.0  # it costs a walk to the start
+        return (-inf if value is None else value, likely, -tree.order[node])
 
     return sorted(nodes, key=merit, reverse=True)
 

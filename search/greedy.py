@@ -74,6 +74,11 @@ class Greedy(FrontierSearch):
         walk.asked = True
         return self._open(tree, node, self.branching)
 
+    def plan_ended(self, tree: Tree) -> str | None:
+        """Once its one run has come to an end."""
+        walk = self._walks(tree).get(tree.start)
+        return "its run has come to an end" if walk is not None and walk.ended else None
+
     def _received(self, tree: Tree, start: int, ask: Ask, offered: list[int]) -> None:
         self._walks(tree)[start].take(ask.node, offered)
 

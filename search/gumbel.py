@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import ceil, exp, log, pow
+from math import ceil, exp, inf, log, pow
 
 from .algorithm import check_count, check_number, prior_scale
 from .rollouts import RolloutSearch
@@ -221,58 +221,95 @@ class Gumbel(RolloutSearch):
 
     def choose(self, tree: Tree, node: int, children: Sequence[int]) -> int:
         """The child that equation 14 selects, ties by seeded hash."""
-        scores = self.scores(tree, node, children)
-        highest = max(scores)
+        if len(children) < 2:
+            return children[0]
+        scores, counts = self._judged(tree, node, children)
+        highest, visits, order = max(scores), 1 + sum(counts), tree.order
         weights = [exp(score - highest) for score in scores]
         total = sum(weights)
-        counts = [tree.visits[child] + tree.virtual[child] for child in children]
-        visits = 1 + sum(counts)
-        keys = [weight / total - count / visits for weight, count in zip(weights, counts, strict=True)]
-        best = max(range(len(children)), key=lambda index: (keys[index], -tree.order[children[index]]))
-        return children[best]
+        best, best_key = -1, -inf
+        for child, weight, count in zip(children, weights, counts, strict=True):
+            key = weight / total - count / visits
+            if key > best_key or (key == best_key and order[child] < order[best]):
+                best, best_key = child, key
+        return best
 
     def scores(self, tree: Tree, node: int, children: Sequence[int]) -> list[float]:
         """logits + sigma(completed q) of each of the node's children."""
-        logits = log_priors(tree, node, children)
-        means = [tree.mean(child) for child in children]
-        known = [None if mean is None else tree.bounds.normalise(mean) for mean in means]
-        missing = mixed_value(tree, node, children, logits, known)
-        most = max((tree.visits[child] + tree.virtual[child] for child in children), default=0)
-        scale = (self.c_visit + most) * self.c_scale
-        return [
-            logit + scale * (missing if quality is None else quality)
-            for logit, quality in zip(logits, known, strict=True)
-        ]
+        return self._judged(tree, node, children)[0]
+
+    def _judged(self, tree: Tree, node: int, children: Sequence[int]) -> tuple[list[float], list[int]]:
+        """Their scores, and their visits with open asks."""
+        policy, visits, virtual, value_sum = policy_of(tree, node), tree.visits, tree.virtual, tree.value_sum
+        low, range_scale = tree.bounds.low, tree.bounds.scale
+        known: list[float | None] = []
+        counts = [visits[child] + virtual[child] for child in children]
+        weight = total = 0.0
+        for child in children:
+            if real := visits[child]:
+                quality = (value_sum[child] / real - low) * range_scale
+                share = policy[child][1]
+                weight += share
+                total += share * quality
+                known.append(quality)
+            else:
+                known.append(None)
+        scale = (self.c_visit + max(counts, default=0)) * self.c_scale
+        missing = 0.0
+        if None in known:
+            missing = mixed_value(tree, node, sum(visits[child] for child in children), weight, total)
+        completed = [missing if quality is None else quality for quality in known]
+        return [policy[child][0] + scale * quality for child, quality in zip(children, completed, strict=True)], counts
 
 
 def noise(tree: Tree, node: int) -> float:
     """The Gumbel variate of a node: it depends on the seed and the node's path only."""
-    uniform = min(max(tree.draw(node, _NOISE), 2.0**-64), 1.0 - 2.0**-53)
-    return -log(-log(uniform))
+    known: dict[int, float] = tree.memory.setdefault("gumbel noise", {})
+    if node not in known:
+        uniform = min(max(tree.draw(node, _NOISE), 2.0**-64), 1.0 - 2.0**-53)
+        known[node] = -log(-log(uniform))
+    return known[node]
 
 
 def log_priors(tree: Tree, node: int, children: Sequence[int]) -> list[float]:
     """The children's log priors, normalised over all siblings; a missing prior counts as the mean of the known."""
-    fill, total = prior_scale(tree, node)
-    priors = [tree.prior[child] for child in children]
-    return [log(max((fill if prior is None else prior) / total, _TINY)) for prior in priors]
+    logits = policy_of(tree, node)
+    return [logits[child][0] for child in children]
 
 
-def mixed_value(
-    tree: Tree, node: int, children: Sequence[int], logits: Sequence[float], known: Sequence[float | None]
-) -> float:
-    """v_mix of equation 33, on the tree's own range."""
+class Policy(dict[int, tuple[float, float]]):
+    """The log prior of each child of one node, and its exponential, made when they are first asked for."""
+
+    def __init__(self, tree: Tree, fill: float, total: float):
+        super().__init__()
+        self.sums = fill, total
+        self._prior = tree.prior
+
+    def __missing__(self, child: int) -> tuple[float, float]:
+        (fill, total), prior = self.sums, self._prior[child]
+        logit = log(max((fill if prior is None else prior) / total, _TINY))
+        self[child] = logit, exp(logit)
+        return self[child]
+
+
+def policy_of(tree: Tree, node: int) -> Policy:
+    """The policy at a node as it is now; a new prior among the children changes it for all."""
+    policies: dict[int, tuple[int, Policy]] = tree.memory.setdefault("gumbel policies", {})
+    known = policies.get(node)
+    sums = prior_scale(tree, node)
+    if known is None or known[1].sums != sums or known[0] != tree.prior_count[node]:
+        known = policies[node] = (tree.prior_count[node], Policy(tree, *sums))
+    return known[1]
+
+
+def mixed_value(tree: Tree, node: int, visits: int, weight: float, total: float) -> float:
+    """v_mix of equation 33, on the tree's own range; the sums are those over the visited children: visits, priors, and
+    priors times q."""
     told = tree.value[node]
     value = told if told is not None else tree.mean(node)
     own = 0.0 if value is None else tree.bounds.normalise(value)
-    weight = total = 0.0
-    for logit, quality in zip(logits, known, strict=True):
-        if quality is not None:
-            weight += exp(logit)
-            total += exp(logit) * quality
     if not weight:
         return own
-    visits = sum(tree.visits[child] for child in children)
     return (own + visits * total / weight) / (1 + visits)
 
 

@@ -49,6 +49,13 @@ class LevelSearch(FrontierSearch):
             level.number += 1
             level.waiting = self._choose(tree, level, told)
 
+    def plan_ended(self, tree: Tree) -> str | None:
+        """Once a level has kept nothing to expand, or the last one is told."""
+        level = self._levels(tree).get(tree.start)
+        if level is None or level.waiting or level.open_asks or (level.told and not level.final):
+            return None
+        return f"its last level, number {level.number}, has ended"
+
     def _received(self, tree: Tree, start: int, ask: Ask, offered: list[int]) -> None:
         level = self._levels(tree)[start]
         level.open_asks -= 1

@@ -133,7 +133,7 @@ class MCTS(Rollouts):
 
     def _walk(self, tree: Tree, top: int, recorded: int | None, crowd: bool) -> tuple[int, str | None] | None:
         """Descend to the node to ask. `crowd`: a node without an open child may be asked by several at once."""
-        node, stochastic = top, self.outcome_coefficient > 0.0
+        node, stochastic, formula = top, self.outcome_coefficient > 0.0, self._formula
         blocked = set() if recorded is None else {recorded}
         while not self._may_widen(tree, node):
             if stochastic:
@@ -141,7 +141,7 @@ class MCTS(Rollouts):
                 if action is not None:
                     return node, action
             else:
-                child = self._select(tree, node, blocked)
+                child = formula.child(tree, node, blocked)
             if child >= 0:
                 node = child
             elif not tree.complete[node] and (crowd or not tree.pending[node]):
@@ -156,12 +156,18 @@ class MCTS(Rollouts):
     def _may_widen(self, tree: Tree, node: int) -> bool:
         if tree.complete[node]:
             return False
-        visits = tree.visits[node] + tree.virtual[node]
-        limit = ceil(self.widening_coefficient * pow(visits, self.widening_exponent))
+        visits, limits = tree.visits[node] + tree.virtual[node], self._limits
+        while len(limits) <= visits:
+            limits.append(max(1, ceil(self.widening_coefficient * pow(len(limits), self.widening_exponent))))
         have = len(tree.child_ids[node]) + tree.pending[node]
         if self.outcome_coefficient:
             have = tree.outcomes.actions(node, have) - tree.outcomes.pending_at(node)
-        return have < max(1, limit)
+        return have < limits[visits]
+
+    @cached_property
+    def _limits(self) -> list[int]:
+        """How many children a node with so many visits may have, as far as anybody has asked."""
+        return []
 
     @cached_property
     def _formula(self) -> Formula:
@@ -173,13 +179,6 @@ class MCTS(Rollouts):
             prior_weight=self.prior_weight,
             max_weight=self.max_weight,
         )
-
-    def _select(self, tree: Tree, node: int, blocked: set[int]) -> int:
-        """The open child with the highest score; -1 when there is none."""
-        children = tree.open_ids[node]
-        if blocked:
-            children = [child for child in children if child not in blocked]
-        return self._formula.select(tree, tree, node, children)
 
     def _play(self, tree: Tree, node: int, recorded: int | None, blocked: set[int]) -> tuple[int, str | None]:
         """The action with the highest score: an outcome of it to go on in, or -1 and its key, to be played again.

@@ -163,6 +163,14 @@ class OmegaPRM(SampledRuns):
         """As BestOfN, while the state that is being valued wants more rollouts."""
         return _run(tree).left > 0 and super().may_begin(tree)
 
+    def plan_ended(self, tree: Tree) -> str | None:
+        """Once no failed run is left to search, or no search, or `n` rollouts have ended."""
+        tally, run = _tally(tree), _run(tree)
+        concluded = tree.start in tally.valued and run.state < 0 and tally.middle(run.path) is None
+        if concluded and not self._failed_runs(tree, tally, run):
+            return "no failed run is left to search"
+        return super().plan_ended(tree)
+
     def _origin(self, tree: Tree) -> int:
         return _run(tree).state
 
@@ -212,20 +220,25 @@ class OmegaPRM(SampledRuns):
 
     def _select(self, tree: Tree, tally: Tally, run: Run) -> bool:
         """Take the next rollout to search; False when there is none, or no search is left."""
-        if self.searches is not None and sum(run.chosen.values()) >= self.searches:
+        pairs = self._failed_runs(tree, tally, run)
+        if not pairs:
             return False
-        spine = spine_path(tree, tree.start)
-        if tally.failed(tree, spine[-1]) and tally.middle(spine) is not None:
-            run.path = spine
-        else:
-            pairs = [(s, end) for s, end in run.pool if tally.correct.get(s) and tally.failed(tree, end)]
-            if not pairs:
-                return False
+        state, end = pairs[0]
+        if not tree.spine[end]:
             state, end = max(pairs, key=lambda pair: (self._score(tree, tally, run, *pair), -tree.order[pair[1]], pair))
             run.pool.remove((state, end))
-            run.path = tree.path(end)[tree.depth[state] :]
+        run.path = tree.path(end)[tree.depth[state] :]
         run.chosen[run.path[0]] = run.chosen.get(run.path[0], 0) + 1
         return True
+
+    def _failed_runs(self, tree: Tree, tally: Tally, run: Run) -> list[tuple[int, int]]:
+        """State and end of each run that may be searched next: the record's alone, else those of the pool."""
+        if self.searches is not None and sum(run.chosen.values()) >= self.searches:
+            return []
+        spine = spine_path(tree, tree.start)
+        if tally.failed(tree, spine[-1]) and tally.middle(spine) is not None:
+            return [(spine[0], spine[-1])]
+        return [(s, end) for s, end in run.pool if tally.correct.get(s) and tally.failed(tree, end)]
 
     def _score(self, tree: Tree, tally: Tally, run: Run, state: int, end: int) -> float:
         """Q(s, r) + U(s)."""

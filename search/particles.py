@@ -136,6 +136,12 @@ class Particles(TreeSearch):
             ask = self.go_on(tree)
         return ask
 
+    def plan_ended(self, tree: Tree) -> str | None:
+        """Once as many `generations` have ended at the start."""
+        state, most = filter_of(tree), self.generations
+        over = most is not None and state.begun[tree.start] >= most and state.current is None
+        return f"its {most} generations have ended" if over else None
+
     def _begin(self, tree: Tree) -> bool:
         state, start = filter_of(tree), tree.start
         if self.generations is not None and state.begun[start] >= self.generations:

@@ -76,6 +76,8 @@ class Rollouts(TreeSearch):
             tree.release(ask.node)
         else:
             tree.virtual[follow] += 1
+            if ask.node in tree.watched:
+                tree.watched[ask.node].add(follow)
             tree.tips.append(follow)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import inf, log, sqrt
 
 from .algorithm import prior_scale
+from .ranking import MANY, ranking_of
 from .tree import OPEN, Tree
 from .values import Bounds
 
@@ -54,9 +55,42 @@ class Formula(ABC):
             statistics = with_priors(statistics, tree, node, arms, self.prior_weight, self.max_weight)
         return self._best(statistics, tree, node, arms)
 
+    def child(self, tree: Tree, node: int, blocked: set[int]) -> int:
+        """The open child that is not blocked with the highest score, as `select` finds it; -1 when there is none."""
+        children = tree.open_ids[node]
+        if len(children) >= MANY and not self.prior_weight:
+            return ranking_of(tree, node, self).best(tree, node, blocked)
+        if blocked:
+            children = [child for child in children if child not in blocked]
+        return self.select(tree, tree, node, children)
+
     @abstractmethod
     def _best(self, statistics: Statistics, tree: Tree, node: int, arms: list[int]) -> int:
         """The best of several arms."""
+
+    # The formula in parts, for rankings: `_best` does the same in one loop, operation by operation.
+
+    @abstractmethod
+    def pace(self, tree: Tree, node: int) -> tuple[float, float]:
+        """What the bonuses of all children grow with, and the weight of a child whose prior is unknown."""
+
+    @abstractmethod
+    def weight(self, tree: Tree, child: int, fill: float) -> float:
+        """What of the bonus is the child's own."""
+
+    @abstractmethod
+    def score(self, pace: float, weight: float, count: int, quality: float) -> float:
+        """The score of a child with `count` visits and open asks; it never falls when the pace grows."""
+
+    @abstractmethod
+    def newcomer(self, tree: Tree, node: int, pace: float, weight: float) -> float:
+        """The score of a child without any."""
+
+    def quality(self, tree: Tree, child: int) -> float:
+        """Q of a visited child."""
+        real, low, share = tree.visits[child], tree.bounds.low, self.max_weight
+        quality = (1.0 - share) * (tree.value_sum[child] - real * low) / (real + self.loss * tree.virtual[child])
+        return (quality + share * (tree.value_max[child] - low)) * tree.bounds.scale
 
 
 class Uct(Formula):
@@ -84,6 +118,22 @@ class Uct(Formula):
                 best, best_score = arm, score
         return best
 
+    def pace(self, tree: Tree, node: int) -> tuple[float, float]:
+        """The logarithm of the parent's visits; priors do not count."""
+        return log(max(1, tree.visits[node] + tree.virtual[node])), 0.0
+
+    def weight(self, tree: Tree, child: int, fill: float) -> float:
+        """All children are alike."""
+        return 0.0
+
+    def score(self, pace: float, weight: float, count: int, quality: float) -> float:
+        """Q + c * sqrt(ln N / n)."""
+        return quality + self.exploration * sqrt(pace / count)
+
+    def newcomer(self, tree: Tree, node: int, pace: float, weight: float) -> float:
+        """Before all others, unless there is an `urgency`."""
+        return inf if self.urgency is None else self.urgency
+
 
 class Puct(Formula):
     """Q + c * P * sqrt(N) / (1 + n); without an `urgency` an arm that was never visited is as good as the node."""
@@ -110,6 +160,24 @@ class Puct(Formula):
             if score > best_score or (score == best_score and order[arm] < order[best]):
                 best, best_score = arm, score
         return best
+
+    def pace(self, tree: Tree, node: int) -> tuple[float, float]:
+        """c * sqrt(N) over the sum of the priors, and what a missing one counts as."""
+        fill, total = prior_scale(tree, node)
+        return self.exploration * sqrt(max(1, tree.visits[node] + tree.virtual[node])) / total, fill
+
+    def weight(self, tree: Tree, child: int, fill: float) -> float:
+        """The child's prior."""
+        prior = tree.prior[child]
+        return fill if prior is None else prior
+
+    def score(self, pace: float, weight: float, count: int, quality: float) -> float:
+        """Q + c * P * sqrt(N) / (1 + n)."""
+        return pace * weight / (1 + count) + quality
+
+    def newcomer(self, tree: Tree, node: int, pace: float, weight: float) -> float:
+        """As good as the node, or as the `urgency`."""
+        return pace * weight + self._of_new(tree, node, -1)
 
     def _of_new(self, tree: Tree, node: int, arm: int) -> float:
         """The quality of an arm that was never visited."""

@@ -67,9 +67,17 @@ class SelfConsistency(SampledRuns):
 
     def may_begin(self, tree: Tree) -> bool:
         """As BestOfN, until the vote is decided."""
-        if self.n is None and tree.status[tree.start] != OPEN:
-            return False
         return not self._decided(tree) and super().may_begin(tree)
+
+    def _begin(self, tree: Tree) -> Ask | None:
+        if self.n is None and tree.status[tree.start] != OPEN:
+            return None  # known runs could be drawn forever
+        return super()._begin(tree)
+
+    def plan_ended(self, tree: Tree) -> str | None:
+        """Once the vote is decided, or `n` runs have ended."""
+        decided = _poll(tree).stopped and not tree.asks
+        return "the vote is decided" if decided else super().plan_ended(tree)
 
     def go_on(self, tree: Tree) -> Ask | None:
         """As every rollout; once the vote is decided, those under way are given up."""

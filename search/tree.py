@@ -48,6 +48,9 @@ class Tree(Columns):
         """Where open rollouts wait for their next ask, oldest first."""
         self.outcomes = Outcomes()
         """What is known of actions that were asked for more than one outcome."""
+        self.watched: dict[int, set[int]] = {}
+        """By node, for those who want to know: the children whose visits or virtual visits have changed, or whose prior
+        became known, since the set was cleared."""
         self.votes: dict[str, float] = {}
         """The weight of each answer; filled by algorithms that vote, and by no others."""
         self._best = -1
@@ -141,6 +144,7 @@ class Tree(Columns):
             self._name_state(node, child.state_key)
         if self.prior[node] is None and child.prior is not None:
             self.prior[node] = child.prior
+            self._note_change(node, self.parent[node])
             if self.action[node] == self.key[node]:
                 self._sum_prior(self.parent[node], child.prior)
 
@@ -179,6 +183,8 @@ class Tree(Columns):
         visits, value_sum, parent = self.visits, self.value_sum, self.parent
         self.ends[node] += 1
         self.ended += 1
+        if self.watched:
+            self._note_change(node, -1)
         above, value_max = node, self.value_max
         while node >= 0:
             visits[node] += 1
@@ -190,6 +196,8 @@ class Tree(Columns):
 
     def hold(self, node: int, above: int = -1) -> None:
         """Count something open at `node`: one virtual visit on it and its ancestors, up to below `above`."""
+        if self.watched:
+            self._note_change(node, above)
         virtual, parent = self.virtual, self.parent
         while node != above:
             virtual[node] += 1
@@ -197,9 +205,19 @@ class Tree(Columns):
 
     def release(self, node: int) -> None:
         """Take one virtual visit off every node from `node` up to the root."""
+        if self.watched:
+            self._note_change(node, -1)
         virtual, parent = self.virtual, self.parent
         while node >= 0:
             virtual[node] -= 1
+            node = parent[node]
+
+    def _note_change(self, node: int, above: int) -> None:
+        """Tell those who watch that the nodes from `node` up to below `above` have changed."""
+        watched, parent = self.watched, self.parent
+        while node != above:
+            if (changed := watched.get(parent[node])) is not None:
+                changed.add(node)
             node = parent[node]
 
     def close(self, node: int, status: str, reason: str | None) -> None:

@@ -81,6 +81,11 @@ class DepthFirst(FrontierSearch):
             self._stacks(tree)[start].append(ask.node)
         self._push(tree, start, ask.node, offered)
 
+    def plan_ended(self, tree: Tree) -> str | None:
+        """Once the start has been backtracked from."""
+        stack = self._stacks(tree).get(tree.start)
+        return "it has backtracked from its start" if stack == [] and not tree.asks else None
+
     def _push(self, tree: Tree, start: int, parent: int, children: list[int]) -> None:
         if not self._is_last(tree, start, parent):
             worthy = [child for child in children if self._passes(tree, child)]

@@ -22,6 +22,7 @@ _ARROW = {
     Boolean: pyarrow.bool_(),
 }
 _VIEW = "ttc_bulk_rows"
+_KEYS = "ttc_bulk_keys"
 IN_LIMIT = 500
 """Longest list of values that goes into one SQL statement."""
 
@@ -33,7 +34,7 @@ def insert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any
     if connection.dialect.name != "duckdb":
         connection.execute(table.insert(), _complete(table, rows))
         return
-    with _registered(connection, table, rows) as statement:
+    with _registered(connection, table, arrow_table(table, rows)) as statement:
         connection.exec_driver_sql(statement)
 
 
@@ -55,9 +56,28 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str,
     return {row[key.name] for row in fresh}
 
 
+def arrow_columns(table: Table, columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Arrow arrays of the table's types; texts may be given as UTF-8 bytes."""
+    return {name: pyarrow.array(values, type=_ARROW[type(table.c[name].type)]) for name, values in columns.items()}
+
+
+def insert_columns(connection: Connection, table: Table, arrays: Mapping[str, Any]) -> None:
+    """DuckDB only: add rows given as Arrow arrays by column. Columns left out become NULL."""
+    with _registered(connection, table, pyarrow.table(arrays)) as statement:
+        connection.exec_driver_sql(statement)
+
+
 def existing(connection: Connection, table: Table, keys: Sequence[str]) -> set[str]:
     """Those of `keys` that the table has."""
     key = next(iter(table.primary_key.columns))
+    if connection.dialect.name == "duckdb":
+        driver: Any = connection.connection.driver_connection
+        driver.register(_KEYS, pyarrow.table({"key": pyarrow.array(keys, type=pyarrow.string())}))
+        try:
+            sql = f"SELECT {key.name} FROM {table.name} WHERE {key.name} IN (SELECT key FROM {_KEYS})"  # noqa: S608
+            return {row[0] for row in connection.exec_driver_sql(sql)}
+        finally:
+            driver.unregister(_KEYS)
     found: set[str] = set()
     for start in range(0, len(keys), IN_LIMIT):
         some = list(keys[start : start + IN_LIMIT])
@@ -80,9 +100,9 @@ def _complete(table: Table, rows: Sequence[Mapping[str, Any]]) -> list[dict[str,
 
 
 @contextmanager
-def _registered(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _registered(connection: Connection, table: Table, rows: pyarrow.Table) -> Iterator[str]:
     driver: Any = connection.connection.driver_connection
-    driver.register(_VIEW, arrow_table(table, rows))
+    driver.register(_VIEW, rows)
     try:
         yield f"INSERT INTO {table.name} BY NAME SELECT * FROM {_VIEW}"  # noqa: S608 (our own names)
     finally:

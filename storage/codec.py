@@ -58,6 +58,7 @@ def message_from(value: Message | Mapping[str, Any]) -> Message:
         tool_call_id=value.get("tool_call_id"),
         name=value.get("name"),
         requestor=value.get("requestor"),
+        is_error=value.get("is_error") is True,
     )
 
 
@@ -77,6 +78,8 @@ def message_to_dict(message: Message) -> dict[str, Any]:
     for key in ("tool_call_id", "name", "requestor"):
         if getattr(message, key) is not None:
             row[key] = getattr(message, key)
+    if message.is_error:
+        row["is_error"] = True
     return row
 
 

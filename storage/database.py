@@ -13,14 +13,17 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, distinct, func, select
 
 from . import schema
-from .bulk import IN_LIMIT, existing, insert, insert_new
+from .bulk import IN_LIMIT, arrow_columns, existing, insert, insert_columns, insert_new
+from .chat_log import LoggedSteps
 from .errors import UnknownId
-from .exact_json import clean
+from .exact_json import clean, dumps, loads
 from .kill_points import kill_point
+from .links import resolve_links
 from .query import EVERYTHING, Query, keys_statement, where_statement
-from .records import Step, Trajectory
-from .rows import score_rows, step_from_row, step_rows, trajectory_from_row, trajectory_row
+from .records import Outcome, Trajectory
+from .rows import logged_step_columns, outcome_detail, score_rows, step_rows, trajectory_from_row, trajectory_row
 from .run_store import RunStore
+from .secrets_gate import secrets_of
 from .store import chunks, open_store
 
 __all__ = ["EVERYTHING", "Database", "Query"]
@@ -43,13 +46,15 @@ class Database(RunStore):
     """One open archive; a context manager. `location` is the path or URL as given."""
 
     @classmethod
-    def open(cls, location: str, *, create: bool = True) -> Database:
+    def open(cls, location: str, *, create: bool = True, compress: bool = True) -> Database:
         """Open, create where allowed, and migrate. Files are 0600, a missing parent folder is made 0700.
+
+        `compress` False writes text to a DuckDB file as it is: faster, and several times larger.
 
         Raises DatabaseBusy when another process (or another Database of this one) holds the file, SchemaTooNew, and
         UsageError when there is no file and `create` is False, or when it is not a database.
         """
-        opened, version = open_store(location, create=create)
+        opened, version = open_store(location, create=create, compress=compress)
         return cls(location, opened, version)
 
     def __enter__(self) -> Database:
@@ -62,6 +67,39 @@ class Database(RunStore):
         """
         with self._write() as connection:
             return _add(connection, batch)
+
+    def resolve_links(self) -> int:
+        """Give recorded sub-agents, branches and continuations the parents their logs name; how many changed."""
+        with self._write() as connection:
+            return resolve_links(connection)
+
+    def join_outcomes(self, outcomes: Mapping[str, Outcome]) -> list[str]:
+        """Give stored trajectories whose logs have no verdict the one that was kept elsewhere; the ids changed."""
+        table = schema.trajectories.c
+        changed = []
+        with self._write() as connection:
+            for identity, outcome in outcomes.items():
+                values = {"outcome": outcome.value, "outcome_detail": outcome_detail(outcome)}
+                update = schema.trajectories.update().where(table.id == identity, table.outcome.is_(None))
+                if connection.execute(update.values(**values).returning(table.id)).first():
+                    changed.append(identity)
+        return changed
+
+    def read_accounts(self, keys: Sequence[str]) -> dict[str, Any]:
+        """The accounts of those files that were read whole before (`remember_files`)."""
+        table = schema.read_files.c
+        with self._read() as connection:
+            found: dict[str, Any] = {}
+            for some in chunks(keys, IN_LIMIT):
+                rows = connection.execute(select(table.key, table.account).where(table.key.in_(some)))
+                found |= {row.key: loads(row.account) for row in rows}
+        return found
+
+    def remember_files(self, accounts: Mapping[str, Any]) -> None:
+        """Keep the accounts of files that were read whole, all of whose trajectories are stored."""
+        with self._write() as connection:
+            rows = [{"key": key, "account": dumps(account)} for key, account in accounts.items()]
+            insert_new(connection, schema.read_files, rows)
 
     def replace_trajectories(self, batch: Sequence[Trajectory]) -> None:
         """Store the batch in place of whatever has the same ids: counterfactuals of a run that is folded again."""
@@ -158,9 +196,9 @@ class Database(RunStore):
                 .where(step.trajectory_number.between(*between), step.trajectory_id.in_(ids))
                 .order_by(step.position)
             )
-            steps: dict[str, list[Step]] = {}
+            steps: dict[str, list[Mapping[Any, Any]]] = {}
             for row in connection.execute(step_query).mappings():
-                steps.setdefault(row["trajectory_id"], []).append(step_from_row(row))
+                steps.setdefault(row["trajectory_id"], []).append(row)
         return [trajectory_from_row(rows[key], steps.get(key, ())) for key in ids if key in rows]
 
 
@@ -185,14 +223,47 @@ def _add(connection: Connection, batch: Sequence[Trajectory]) -> list[str]:
         unique.setdefault(clean(trajectory.id) or "", trajectory)
     known = existing(connection, table, list(unique))
     numbered = list(enumerate((unique[key] for key in unique if key not in known), number))
-    added = insert_new(connection, table, [trajectory_row(trajectory, count) for count, trajectory in numbered])
-    fresh = [(count, trajectory) for count, trajectory in numbered if clean(trajectory.id) in added]
+    logged = [(count, item) for count, item in numbered if isinstance(item.steps, LoggedSteps)]
+    columns = arrow_columns(schema.steps, logged_step_columns(logged))
+    rows = [trajectory_row(trajectory, count) for count, trajectory in numbered]
+    _mark_secrets(rows, columns)
+    if connection.dialect.name == "duckdb":  # the only writer: it has looked
+        insert(connection, table, rows)
+        fresh = numbered
+    else:
+        added = insert_new(connection, table, rows)
+        fresh = [(count, trajectory) for count, trajectory in numbered if clean(trajectory.id) in added]
     kill_point("database.add")
-    every_step = (row for row_number, trajectory in fresh for row in step_rows(trajectory, row_number))
-    while some := list(islice(every_step, _STEPS_PER_WRITE)):
-        insert(connection, schema.steps, some)
+    _add_steps(connection, fresh, columns)
     insert(connection, schema.scores, [row for _, trajectory in fresh for row in score_rows(trajectory)])
     return [trajectory.id for _, trajectory in fresh]
+
+
+def _mark_secrets(rows: Sequence[dict[str, Any]], steps: Mapping[str, Any]) -> None:
+    """Fill in `secrets` of recorded trajectories; `steps`: the columns of those whose raw record is kept in parts."""
+    recorded = [row for row in rows if row["run"] is None and row["raw"] is not None]
+    if not recorded:
+        return
+    numbers, owners = [row["number"] for row in recorded], steps["trajectory_number"].to_pylist()
+    raws = arrow_columns(schema.trajectories, {"raw": [row["raw"] for row in recorded]})
+    parts = [(numbers, raws["raw"]), (owners, steps["action"]), (owners, steps["observations"])]
+    in_parts = [row for row in recorded if row.get("raw_layout")]
+    prompts = arrow_columns(schema.trajectories, {"prompt": [row["prompt"] for row in in_parts]})
+    parts.append(([row["number"] for row in in_parts], prompts["prompt"]))
+    found = secrets_of(parts)
+    for row in recorded if found else ():
+        if row["number"] in found:
+            row["secrets"] = dumps(found[row["number"]])
+
+
+def _add_steps(connection: Connection, fresh: Sequence[tuple[int, Trajectory]], columns: Mapping[str, Any]) -> None:
+    built = fresh
+    if connection.dialect.name == "duckdb":
+        built = [(count, item) for count, item in fresh if not isinstance(item.steps, LoggedSteps)]
+        insert_columns(connection, schema.steps, columns)
+    every_step = (row for row_number, trajectory in built for row in step_rows(trajectory, row_number))
+    while some := list(islice(every_step, _STEPS_PER_WRITE)):
+        insert(connection, schema.steps, some)
 
 
 def _delete(connection: Connection, ids: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .arguments import call_arguments
 from .errors import StoreError
 from .records import Message, Score, Step, ToolCall, Usage
 
@@ -23,6 +24,7 @@ Row = dict[str, Any]
 """Column names to values, to be written."""
 
 _MESSAGE_FIELDS = ("role", "content", "reasoning", "tool_call_id", "name", "requestor")
+_STEP_TEXTS = ("started_at", "ended_at", "model")
 _USAGE_FIELDS = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")
 
 
@@ -95,10 +97,25 @@ def _finite(value: Any) -> Any:
 
 
 def _call_to_json(call: ToolCall) -> Row:
-    row: Row = {"id": call.id, "name": call.name, "arguments": call.arguments}
-    if call.arguments_raw is not None:
-        row["arguments_raw"] = call.arguments_raw
+    """OpenAI's shape; arguments are the text as logged, or the object where the log has one. Where text and object are
+    not of one meaning, both are kept."""
+    raw = call.arguments_raw
+    row: Row = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    if raw is not None:
+        row["function"]["arguments"] = raw
+        if call_arguments(raw) != call.arguments:
+            row["parsed"] = call.arguments
     return row
+
+
+def _call_from_json(row: Mapping[str, Any]) -> ToolCall:
+    """The inverse; archives of version 1 hold calls flat."""
+    body = row.get("function", row)
+    given = body.get("arguments")
+    if isinstance(given, str):
+        parsed = row["parsed"] if "parsed" in row else call_arguments(given)
+        return ToolCall(row.get("id"), body["name"], parsed, given)
+    return ToolCall(row.get("id"), body["name"], given, row.get("arguments_raw"))
 
 
 def message_to_json(message: Message) -> Row:
@@ -114,18 +131,18 @@ def message_to_json(message: Message) -> Row:
         row["name"] = message.name
     if message.requestor is not None:
         row["requestor"] = message.requestor
+    if message.is_error:
+        row["is_error"] = True
     if message.tool_calls:
         row["tool_calls"] = [_call_to_json(call) for call in message.tool_calls]
     return row
 
 
 def message_from_json(row: Mapping[str, Any]) -> Message:
-    """The inverse of `message_to_json`."""
-    calls = tuple(
-        ToolCall(call["id"], call["name"], call["arguments"], call.get("arguments_raw"))
-        for call in row.get("tool_calls", ())
-    )
-    return Message(**{name: row.get(name) for name in _MESSAGE_FIELDS}, tool_calls=calls)  # type: ignore[arg-type]
+    """The inverse of `message_to_json`; plain logged messages, with what else they hold, are read as well."""
+    calls = tuple(map(_call_from_json, row.get("tool_calls") or ()))
+    named: dict[str, Any] = {name: row.get(name) for name in _MESSAGE_FIELDS}
+    return Message(**named, tool_calls=calls, is_error=row.get("is_error", False))
 
 
 def usage_to_json(usage: Usage | None) -> Row | None:
@@ -170,6 +187,7 @@ def scores_from_text(text: str | None) -> dict[str, Score]:
 
 def step_to_json(step: Step) -> Row:
     """All of a step, as nodes keep it."""
+    texts = {name: text for name in _STEP_TEXTS if (text := getattr(step, name)) is not None}
     return {
         "index": step.index,
         "action": message_to_json(step.action),
@@ -178,6 +196,7 @@ def step_to_json(step: Step) -> Row:
         "usage": usage_to_json(step.usage),
         "logprob": number(step.logprob),
         "scores": {name: score_to_json(score) for name, score in step.scores.items()},
+        **texts,
     }
 
 
@@ -191,4 +210,5 @@ def step_from_json(row: Mapping[str, Any]) -> Step:
         usage=usage_from_json(row["usage"]),
         logprob=_number(row["logprob"]),
         scores={name: score_from_json(score) for name, score in row["scores"].items()},
+        **{name: row[name] for name in _STEP_TEXTS if name in row},
     )

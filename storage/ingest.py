@@ -1,17 +1,19 @@
 """Ingest: log files into an archive, with an account of every record (promises P3, P5, P8).
 
-Every record read is stored, or a duplicate (the archive has its id, or it came before in this run), or skipped with
-its line and code; a file of which nothing at all could be read is rejected. Codes:
+Every record read is stored, or a duplicate (the archive has its id, or it came before in this run), or filtered
+(older than `since`), or skipped with its line and code; a file of which nothing could be read is rejected. Codes:
 
     TTC-E010  the file cannot be read            TTC-E018  not UTF-8, or a lone surrogate
     TTC-E011  not JSON                           TTC-E019  cut in the middle
-    TTC-E012  JSON, but no record of the format  TTC-E020  nested deeper than 200 levels
-    TTC-E013  no reader claims the file          TTC-E021  over 128 MiB, or 32 MiB as stored
+    TTC-E012  JSON, but no record of the format  TTC-E020  nested deeper than --max-depth
+    TTC-E013  no reader claims the file          TTC-E021  over --max-line, or 32 MiB as stored
     TTC-E014  a number is not finite             TTC-E022  an integer of more than 4,300 digits
-    TTC-E015  empty file                         TTC-E023  damaged gzip, or one that unpacks without end
+    TTC-E015  empty file                         TTC-E023  damaged packing, or over --max-ratio
     TTC-E016  no trajectories in it              TTC-E024  raw NUL bytes
     TTC-E017  a key twice in one object          TTC-E025  further problems, counted by code
-    TTC-E404  the reader itself failed
+    TTC-E026  an unsafe, doubled or overlapping  TTC-E027  an archive's member that is not opened: encrypted,
+              member of an archive                         of an unknown method, or an archive itself
+    TTC-E028  over --max-file or --max-members   TTC-E404  the reader itself failed
 
 Totals count what this run accepted, by the definitions of `traces/count.py`; a second ingest of the same files
 therefore has only duplicates. With `dry_run` nothing is written and only duplicates within the run are known.
@@ -19,26 +21,31 @@ therefore has only duplicates. With `dry_run` nothing is written and only duplic
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, Literal, Protocol
 
-from .errors import IngestError, ReaderFailed, TtcError, boundary
-from .input_files import InputFile, expand, opened
+from .accounts import Accounts, FileReport
+from .archives import NOT_OPENED, Member, archive
+from .archives import Archive as Zip
+from .chat_log import record_bytes
+from .errors import IngestError, UsageError
+from .input_files import URL_SCHEMES, InputFile, expand
 from .kill_points import kill_point
-from .readers.base import Reader, all_readers, detect_reader, find_reader, reader_names
-from .readers.json_input import READ_ERRORS, Head, guarded, problem_of, read_head, rewind
-from .readers.json_text import EMPTY_FILE, MORE_PROBLEMS, NO_TRAJECTORIES, UNKNOWN_FORMAT
+from .limits import Limits, using
+from .opening import Inputs
+from .readers.base import Reader, all_readers, detect_reader, find_reader
+from .readers.json_input import READ_ERRORS, Head, problem_of, read_head
+from .readers.json_text import UNKNOWN_FORMAT
+from .reading import items_of, sound, unclaimed
 from .records import Problem, Rejected, Source, Trajectory
+from .unpacking import is_packed, is_unpacked, is_zip, open_text
 
 BATCH_RECORDS = 4096
 BATCH_BYTES = 16 * 2**20
-MAX_LISTED_PROBLEMS = 10_000
-"""Problems listed for one file; more are counted by code in one last entry."""
 
-COUNTED = ("messages", "assistant_turns", "tool_calls", "tool_results", "rewards")
 Progress = Callable[[str, int], None]
 
 
@@ -54,8 +61,9 @@ class Archive(Protocol):
 class IngestOptions:
     """`format`: "auto", a format's name, or a reader. `dataset` None: the name of each file's folder.
 
-    `on_bad`: "skip" goes on behind a bad record; "fail" checks a file whole before any of it is stored, and stops at
-    the first bad one (files before it stay stored). `limit`: read at most that many trajectories, duplicates included.
+    `on_bad`: "skip" goes on behind a bad record; "fail" reads everything before any of it is stored, and stops at the
+    first bad record. `limit`: read at most that many trajectories, duplicates included. `tags` are stored with each
+    trajectory. `since`: those that started earlier are not stored; those without a time are.
     """
 
     format: str | Reader = "auto"
@@ -63,46 +71,9 @@ class IngestOptions:
     on_bad: Literal["skip", "fail"] = "skip"
     dry_run: bool = False
     limit: int | None = None
-
-
-@dataclass(slots=True)
-class FileReport:
-    """The account of one file. `read` counts trajectories handed on, stored or not."""
-
-    path: str
-    format: str | None = None
-    accepted: int = 0
-    duplicates: int = 0
-    skipped: int = 0
-    rejected: bool = False
-    problems: list[Problem] = field(default_factory=list)
-    unlisted: Counter[str] = field(default_factory=Counter)
-    read: int = 0
-
-    def note(self, problem: Problem) -> None:
-        """List a problem, or count it when the list is full."""
-        if len(self.problems) < MAX_LISTED_PROBLEMS:
-            self.problems.append(problem)
-        else:
-            self.unlisted[problem.code] += 1
-
-    def refuse(self, item: Rejected) -> None:
-        """Account for what could not be read: a record of the file, or all of it when there was nothing before."""
-        self.note(item.problem)
-        if item.fatal and not self.read and not self.skipped:
-            self.rejected = True
-        else:
-            self.skipped += 1
-
-    def as_dict(self) -> dict[str, Any]:
-        """The file's entry in the report."""
-        listed = list(self.problems)
-        if self.unlisted:
-            codes = ", ".join(f"{code}: {count}" for code, count in sorted(self.unlisted.items()))
-            listed.append(Problem(MORE_PROBLEMS, f"{self.unlisted.total()} further problems ({codes})"))
-        keys = ("path", "format", "accepted", "duplicates", "skipped", "rejected")
-        problems = [{"line": item.line, "code": item.code, "message": item.message} for item in listed]
-        return {**{key: getattr(self, key) for key in keys}, "problems": problems}
+    tags: Mapping[str, str] = field(default_factory=dict)
+    since: datetime | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 def ingest(
@@ -113,35 +84,35 @@ def ingest(
 ) -> dict[str, Any]:
     """Read `paths` into `database` (None only for a dry run) and return the report of `ingest --json`.
 
-    Files in a folder that no reader claims are listed as ignored; named explicitly they are rejected. `progress` is
-    called with a path and the number of its trajectories read so far. Raises UsageError for an unknown format or a
-    path that does not exist, IngestError with `on_bad="fail"`, and what the archive raises.
+    Files in a folder or an archive that no reader claims are listed as ignored; named explicitly they are rejected.
+    `progress` is called with a path and the number of its trajectories read so far. Raises UsageError for an unknown
+    format or a path that does not exist, IngestError with `on_bad="fail"`, and what the archive raises.
     """
     options = options or IngestOptions()
-    job = _Job(None if options.dry_run else database, options, progress)
-    for files in expand(paths):
-        for file in files:
-            if job.is_full:
-                break
-            job.take(file)
-    job.flush()
-    return job.report()
+    with using(options.limits), Inputs() as inputs:
+        if options.on_bad == "fail":
+            _Job(None, options, inputs, None).run(paths)
+        return _Job(None if options.dry_run else database, options, inputs, progress).run(paths)
 
 
-def exit_code(report: Mapping[str, Any]) -> int:
-    """0: everything read is in the archive. 3: nothing is, and something was refused. 1: some of it was refused."""
-    totals = report["totals"]
-    if not totals["skipped"] and not totals["rejected_files"]:
-        return 0
-    return 1 if totals["trajectories"] or totals["duplicates"] else 3
+def check(paths: Sequence[str], asked: str | Reader | None) -> list[Sequence[InputFile] | Iterator[InputFile]]:
+    """The files behind each path. Raises UsageError, before anything is read, for a path that does not exist, or a
+    database whose format is not named.
+    """
+    for path in paths:
+        if path.startswith(URL_SCHEMES) and not hasattr(asked, "read_postgres"):
+            shown = InputFile(path).shown
+            raise UsageError(f"{shown}: a database of which format?", hint="name it: --format langgraph")
+    return expand(paths)
 
 
 class _Job:
-    """One ingest: a batch that fills over file borders, and the accounts."""
+    """One reading of all the input: a batch that fills over file borders, and the accounts."""
 
-    def __init__(self, archive: Archive | None, options: IngestOptions, progress: Progress | None):
-        self._archive = archive
+    def __init__(self, database: Archive | None, options: IngestOptions, inputs: Inputs, progress: Progress | None):
+        self._archive = database
         self._options = options
+        self._inputs = inputs
         self._progress = progress
         self._asked = _asked(options.format)
         self._readers = all_readers() if self._asked is None else []
@@ -149,86 +120,147 @@ class _Job:
         self._batch_bytes = 0
         self._dry_ids: set[bytes] = set()
         self._read = 0
-        self._files: list[FileReport] = []
-        self._ignored: list[str] = []
-        self._counts: Counter[str] = Counter()
+        self._accounts = Accounts()
 
     @property
     def is_full(self) -> bool:
         return self._options.limit is not None and self._read >= self._options.limit
 
-    def take(self, file: InputFile) -> None:
-        """Read one file into the batch."""
+    def run(self, paths: Sequence[str]) -> dict[str, Any]:
+        """Read everything; the report."""
+        for files in check(paths, self._asked):
+            for file in files:
+                if self.is_full:
+                    break
+                self._take(file)
+        self.flush()
+        return self._accounts.report()
+
+    def _take(self, file: InputFile) -> None:
+        """Read one input into the batch."""
         if file.ignored:
-            self._ignored.append(file.shown)
-            return
+            self._accounts.ignored.append(file.shown)
+        elif file.is_url:
+            self._take_database(file)
+        else:
+            self._take_content(file, self._inputs.opened(file))
+
+    def _take_database(self, file: InputFile) -> None:
+        """Read a PostgreSQL database; `check` has seen that the format lies in one."""
+        reader: Any = self._asked
+        account = FileReport(file.shown, reader.name)
+        items = reader.read_postgres(file.path, self._source(reader, file))
+        self._take_items(sound(items, reader.name), account)
+
+    def _take_content(self, file: InputFile, opening: AbstractContextManager[BinaryIO]) -> None:
+        """Read what `opening` opens: a log, or an archive of logs."""
         account = FileReport(file.shown)
         with ExitStack() as stack:
             try:
-                stream = stack.enter_context(opened(file))
-                reader = self._reader_for(file, stream, account)
+                stream = stack.enter_context(opening)
+                head = read_head(stream)
             except READ_ERRORS as error:
-                account.refuse(Rejected(problem_of(error), fatal=True))
-                self._keep(account)
+                self._refuse(account, problem_of(error))
                 return
+            reader = self._reader_for(head)
             if reader is not None:
                 account.format = reader.name
-                self._take_items(file, reader, stream, account)
+                self._take_items(items_of(reader, stream, self._source(reader, file)), account)
+            elif is_zip(head.data) and file.member is None and not is_unpacked(stream):
+                self._take_archive(file, stream)
+            else:
+                self._take_unclaimed(file, stream, head, account)
 
-    def _take_items(self, file: InputFile, reader: Reader, stream: BinaryIO, account: FileReport) -> None:
-        source = Source(reader.name, file.source_path, dataset=self._options.dataset or file.dataset)
-        if self._options.on_bad == "fail":
-            self._check(reader, stream, source, account)
-        for item in _items(reader, stream, source, account):
+    def _reader_for(self, head: Head) -> Reader | None:
+        """The reader to use. A zip is for the reader that claims it as a whole, asked for or not."""
+        if self._asked is None:
+            return detect_reader(head, self._readers)
+        return detect_reader(head, [self._asked]) if is_zip(head.data) else self._asked
+
+    def _take_unclaimed(self, file: InputFile, stream: BinaryIO, head: Head, account: FileReport) -> None:
+        if is_packed(head.data) and (is_unpacked(stream) or file.member is not None):
+            self._refuse(account, Problem(NOT_OPENED, f"{head.note} within packed data is not opened: unpack it first"))
+        elif file.named:
+            self._refuse(account, unclaimed(head))
+        else:
+            self._accounts.ignored.append(file.shown)
+
+    def _take_archive(self, file: InputFile, stream: BinaryIO) -> None:
+        """Read the members of a zip; one in which no member is claimed counts as a file that no reader claims."""
+        files, ignored = len(self._accounts.files), len(self._accounts.ignored)
+        account = FileReport(file.shown)
+        with ExitStack() as stack:
+            try:
+                opened = stack.enter_context(archive(stream))
+            except READ_ERRORS as error:
+                self._refuse(account, problem_of(error))
+                return
+            for member in opened.members:
+                if self.is_full:
+                    return
+                self._take_member(file, opened, member)
+        if len(self._accounts.files) == files:
+            del self._accounts.ignored[ignored:]
+            if file.named:
+                self._refuse(account, Problem(UNKNOWN_FORMAT, "a zip archive in which no reader knows any file"))
+            else:
+                self._accounts.ignored.append(file.shown)
+
+    def _take_member(self, file: InputFile, opened: Zip, member: Member) -> None:
+        inner = replace(file, member=member.name, named=False)
+        if member.problem is not None:
+            self._refuse(FileReport(inner.shown), member.problem)
+        elif member.ignored:
+            self._accounts.ignored.append(inner.shown)
+        else:
+            self._take_content(inner, nullcontext(open_text(opened.open(member))))
+
+    def _source(self, reader: Reader, file: InputFile) -> Source:
+        dataset = self._options.dataset or file.dataset
+        return Source(reader.name, file.source_path, dataset=dataset, tags=self._options.tags)
+
+    def _take_items(self, items: Iterator[Trajectory | Rejected], account: FileReport) -> None:
+        for item in items:
             if isinstance(item, Rejected):
                 account.refuse(item)
                 self._fail_if_told(account)
                 continue
             account.read += 1
+            if self._is_too_old(item):
+                account.filtered += 1
+                continue
             self._add(item, account)
             if self.is_full:
                 break
         self._keep(account)
 
-    def _reader_for(self, file: InputFile, stream: BinaryIO, account: FileReport) -> Reader | None:
-        """The reader to use; None when the file was ignored or rejected, which is noted."""
-        if self._asked is not None:
-            return self._asked
-        head = read_head(stream)
-        reader = detect_reader(head, self._readers)
-        if reader is None and not file.named:
-            self._ignored.append(file.shown)
-        elif reader is None:
-            account.refuse(Rejected(_unclaimed(head), fatal=True))
-            self._keep(account)
-        return reader
+    def _is_too_old(self, trajectory: Trajectory) -> bool:
+        if self._options.since is None:
+            return False
+        started = _time(trajectory.source.started_at if trajectory.source else None)
+        if started is None:
+            self._accounts.undated += 1
+            return False
+        return started < _aware(self._options.since)
 
-    def _check(self, reader: Reader, stream: BinaryIO, source: Source, account: FileReport) -> None:
-        """Read the file without storing it. Raises IngestError at its first problem."""
-        trial = FileReport(account.path)
-        left = None if self._options.limit is None else self._options.limit - self._read
-        for item in _items(reader, stream, source, trial):
-            if isinstance(item, Rejected):
-                trial.refuse(item)
-                self._fail_if_told(trial)
-            trial.read += 1
-            if left is not None and trial.read >= left:
-                return
+    def _refuse(self, account: FileReport, problem: Problem) -> None:
+        """Nothing of the file was read."""
+        account.refuse(Rejected(problem, fatal=True))
+        self._keep(account)
 
     def _keep(self, account: FileReport) -> None:
-        self._files.append(account)
+        self._accounts.files.append(account)
         self._fail_if_told(account)
 
     def _fail_if_told(self, account: FileReport) -> None:
         if self._options.on_bad == "skip" or not account.problems:
             return
-        self.flush()
         first = account.problems[0]
         place = account.path if first.line is None else f"{account.path}:{first.line}"
         raise IngestError(first.message, place=place, code=first.code, hint="--on-bad skip goes on behind bad records")
 
     def _add(self, trajectory: Trajectory, account: FileReport) -> None:
-        size = len(trajectory.source.raw or "") if trajectory.source else 0
+        size = record_bytes(trajectory)
         if len(self._batch) >= BATCH_RECORDS or self._batch_bytes + size > BATCH_BYTES:
             self.flush()
         self._read += 1
@@ -250,7 +282,7 @@ class _Job:
             if trajectory.id in stored:
                 stored.remove(trajectory.id)
                 account.accepted += 1
-                self._count(trajectory)
+                self._accounts.count(trajectory)
             else:
                 account.duplicates += 1
 
@@ -261,21 +293,6 @@ class _Job:
         self._dry_ids.update(identity.encode() for identity in new)
         return new
 
-    def _count(self, trajectory: Trajectory) -> None:
-        self._counts["trajectories"] += 1
-        self._counts["steps"] += len(trajectory.steps)
-        counts = trajectory.source.counts if trajectory.source else {}
-        self._counts.update({key: counts.get(key, 0) for key in COUNTED})
-
-    def report(self) -> dict[str, Any]:
-        """The report of design.md section 7."""
-        totals = {key: self._counts[key] for key in ("trajectories", "steps", *COUNTED)}
-        totals["duplicates"] = sum(file.duplicates for file in self._files)
-        totals["skipped"] = sum(file.skipped for file in self._files)
-        totals["rejected_files"] = sum(file.rejected for file in self._files)
-        files = [file.as_dict() for file in self._files]
-        return {"v": 1, "files": files, "ignored": self._ignored, "totals": totals}
-
 
 def _asked(given: str | Reader) -> Reader | None:
     """The reader asked for; None for detection."""
@@ -284,33 +301,14 @@ def _asked(given: str | Reader) -> Reader | None:
     return given
 
 
-def _items(reader: Reader, stream: BinaryIO, source: Source, account: FileReport) -> Iterator[Trajectory | Rejected]:
-    """What the reader yields; an empty file, a reader that fails or finds nothing is a fatal `Rejected`."""
-    found = False
+def _time(text: str | None) -> datetime | None:
+    """A recorded time; None where there is none that can be read."""
     try:
-        with boundary(ReaderFailed, f"reader {reader.name!r} failed", place=account.path):
-            rewind(stream)
-            for item in guarded(reader.read(stream, source)):
-                found = True
-                yield item
-                if isinstance(item, Rejected) and item.fatal:
-                    return
-            if not found:
-                yield Rejected(_nothing_in(stream), fatal=True)
-    except READ_ERRORS as error:
-        yield Rejected(problem_of(error), fatal=True)
-    except TtcError as error:
-        yield Rejected(Problem(error.error_code, error.message), fatal=True)
+        return _aware(datetime.fromisoformat(text)) if text else None
+    except ValueError:
+        return None
 
 
-def _nothing_in(stream: BinaryIO) -> Problem:
-    if read_head(stream).container == "empty":
-        return Problem(EMPTY_FILE, "empty file")
-    return Problem(NO_TRAJECTORIES, "no trajectories in it")
-
-
-def _unclaimed(head: Head) -> Problem:
-    if head.container == "empty":
-        return Problem(EMPTY_FILE, "empty file")
-    what = head.note or {"lines": "JSON lines", "array": "a JSON array"}.get(head.container, "a JSON document")
-    return Problem(UNKNOWN_FORMAT, f"no reader knows this file ({what}); formats: {', '.join(reader_names())}")
+def _aware(time: datetime) -> datetime:
+    """Times without a zone are taken as UTC."""
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -29,7 +29,17 @@ def m001_first_tables(connection: Connection) -> None:
             connection.exec_driver_sql(statement)
 
 
-MIGRATIONS: tuple[Migration, ...] = (m001_first_tables,)
+def m002_more_of_the_logs(connection: Connection) -> None:
+    """Times, relations, tags, usage, replayability, secrets, the conversation's hash; times and model of steps; the
+    files that were read whole.
+    """
+    connection.exec_driver_sql("CREATE TABLE read_files (key TEXT PRIMARY KEY, account TEXT)")
+    for table, columns in _M002.items():
+        for column in columns.split():
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column} TEXT")
+
+
+MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_more_of_the_logs)
 """In order; the version of a database is the number of migrations it has had."""
 
 
@@ -135,3 +145,10 @@ _M001_POSTGRESQL = (
     "CREATE INDEX nodes_by_trajectory ON nodes (run, trajectory_id)",
     "CREATE INDEX results_by_run ON results (run)",
 )
+
+_M002 = {
+    "trajectories": (
+        "started_at ended_at relation links tags usage sampling replayability secrets conversation raw_layout"
+    ),
+    "steps": "started_at ended_at model",
+}

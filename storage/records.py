@@ -30,7 +30,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat message. `requestor` is "user" when the user's side called a tool: the agent never saw it."""
+    """One chat message. `requestor` is "user" when the user's side called a tool: the agent never saw it.
+
+    `is_error`: a tool result that the log marks as a failure.
+    """
 
     role: str
     content: str | Sequence[JsonObject] | None = None
@@ -39,6 +42,7 @@ class Message:
     tool_call_id: str | None = None
     name: str | None = None
     requestor: str | None = None
+    is_error: bool = False
 
     @property
     def text(self) -> str:
@@ -93,7 +97,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One action of the agent and what came back (tool results, user replies), in recorded order."""
+    """One action of the agent and what came back (tool results, user replies), in recorded order.
+
+    Times are ISO 8601 text as far as the log knows them; `model` is the one that made this action.
+    """
 
     index: int
     action: Message
@@ -102,13 +109,34 @@ class Step:
     usage: Usage | None = None
     logprob: float | None = None
     scores: Mapping[str, Score] = field(default_factory=dict)
+    started_at: str | None = None
+    ended_at: str | None = None
+    model: str | None = None
+
+
+Relation = Literal["subagent", "branch", "continuation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """How a recorded trajectory refers to others of its format, in this file or another; resolved after an ingest.
+
+    `keys`: the names others know it by (`session:ID`, `file:/absolute/path`, ...). `parent`: the key of the trajectory
+    it belongs to. `children`: keys of those that belong to it, with the step that called each where it is known.
+    """
+
+    keys: tuple[str, ...] = ()
+    parent: str | None = None
+    children: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where a trajectory was read. `raw` is the canonical text of the record; None when not loaded.
 
-    `counts` are of source entries: messages, assistant_turns, tool_calls, tool_results, rewards.
+    `counts` are of source entries: messages, assistant_turns, tool_calls, tool_results, rewards, and what a format
+    counts besides. `relation`: what it is to the trajectory of `Trajectory.parent_id`. `usage` is of the whole run,
+    where the log states that. `sampling`: the parameters it states (temperature, seed, ...); None: it states none.
     """
 
     format: str
@@ -121,11 +149,21 @@ class Source:
     counts: Mapping[str, int] = field(default_factory=dict)
     extra: JsonObject = field(default_factory=dict)
     raw: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    usage: Usage | None = None
+    sampling: JsonObject | None = None
+    relation: Relation | None = None
+    links: Links | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
     """One run, recorded or counterfactual. A counterfactual has `run`, `parent_id` and `branch_step`.
+
+    A recorded sub-agent or branch has `parent_id`, maybe `branch_step` (the parent's step that called it, or the first
+    that differs), and `source.relation`, but no `run`.
 
     `tools` None: the log has no tool schemas (an empty tuple: it has none on purpose).
     """
@@ -133,8 +171,8 @@ class Trajectory:
     id: str
     task: Task
     tools: tuple[ToolSchema, ...] | None = None
-    prompt: tuple[Message, ...] = ()
-    steps: tuple[Step, ...] = ()
+    prompt: Sequence[Message] = ()
+    steps: Sequence[Step] = ()
     outcome: Outcome | None = None
     scores: Mapping[str, Score] = field(default_factory=dict)
     final_state: Any = None

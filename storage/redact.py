@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -36,11 +37,14 @@ def safe(text: str) -> str:
 
 
 class _Rule(NamedTuple):
-    """`pattern` has the group `secret`; only that is replaced. `gate`: one of these must be in the text."""
+    """`pattern` has the group `secret`; only that is replaced. `gate`: one of these must be in the text (none: no
+    literal stands in it). `holds`: what the text must say besides, such as a checksum.
+    """
 
     kind: str
     gate: tuple[str, ...]
     pattern: re.Pattern[str]
+    holds: Callable[[str], bool] | None = None
 
 
 # Not inside a word; but the `n` of an escaped newline in JSON text is no word.
@@ -49,8 +53,58 @@ _WORD_ENDS = r"(?![A-Za-z0-9])"
 _TOKEN_ENDS = r"(?![A-Za-z0-9_-])"  # noqa: S105 (a pattern)
 
 
-def _rule(kind: str, gate: str, secret: str, *, before: str = _WORD_STARTS, after: str = "") -> _Rule:
-    return _Rule(kind, tuple(gate.split(" ")), re.compile(f"{before}(?P<secret>{secret}){after}"))
+def _rule(
+    kind: str,
+    gate: str,
+    secret: str,
+    *,
+    before: str = _WORD_STARTS,
+    after: str = "",
+    holds: Callable[[str], bool] | None = None,
+) -> _Rule:
+    return _Rule(kind, tuple(gate.split()), re.compile(f"{before}(?P<secret>{secret}){after}"), holds)
+
+
+def _is_card(text: str) -> bool:
+    """ISO/IEC 7812: a known issuer with its length, and the Luhn check digit."""
+    digits = [int(digit) for digit in text if digit.isdigit()]
+    number = "".join(map(str, digits))
+    doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
+    return _ISSUER.fullmatch(number) is not None and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+_ISSUER = re.compile(
+    r"4\d{15}|4\d{18}|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
+    r"|6(?:011|5\d\d|4[4-9]\d)\d{12}|3(?:0[0-5]|[689]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12}"
+)
+_IBAN_LENGTHS = {
+    **dict.fromkeys(("NO",), 15),
+    **dict.fromkeys(("BE",), 16),
+    **dict.fromkeys(("DK", "FI", "FO", "GL", "NL"), 18),
+    **dict.fromkeys(("MK", "SI"), 19),
+    **dict.fromkeys(("AT", "BA", "EE", "KZ", "LT", "LU", "XK"), 20),
+    **dict.fromkeys(("CH", "HR", "LI", "LV"), 21),
+    **dict.fromkeys(("BG", "BH", "CR", "DE", "GB", "GE", "IE", "ME", "RS"), 22),
+    **dict.fromkeys(("AE", "GI", "IL", "IQ", "TL"), 23),
+    **dict.fromkeys(("AD", "CZ", "ES", "MD", "PK", "RO", "SA", "SE", "SK", "TN", "VG"), 24),
+    **dict.fromkeys(("LY", "PT", "ST"), 25),
+    **dict.fromkeys(("IS", "TR"), 26),
+    **dict.fromkeys(("BI", "DJ", "FR", "GR", "IT", "MC", "MR", "SM"), 27),
+    **dict.fromkeys(("AL", "AZ", "BY", "CY", "DO", "GT", "HU", "LB", "NI", "PL", "SV"), 28),
+    **dict.fromkeys(("BR", "EG", "PS", "QA", "UA"), 29),
+    **dict.fromkeys(("JO", "KW", "MU"), 30),
+    **dict.fromkeys(("MT", "SC"), 31),
+    **dict.fromkeys(("LC",), 32),
+    **dict.fromkeys(("RU",), 33),
+}
+
+
+def _is_iban(text: str) -> bool:
+    """ISO 13616: the country's length, and the rest of 1 modulo 97."""
+    plain = text.replace(" ", "")
+    if _IBAN_LENGTHS.get(plain[:2]) != len(plain):
+        return False
+    return int("".join(str(int(letter, 36)) for letter in plain[4:] + plain[:4])) % 97 == 1
 
 
 # In this order: a whole PEM block before what is in it, a vendor's key before the bearer or URL that carries it.
@@ -108,7 +162,7 @@ _RULES = (
         "bearer",
         "earer EARER",
         r"(?=[A-Za-z._~+/-]{0,255}[0-9])[A-Za-z0-9._~+/-]{16,4096}={0,2}",
-        before=r"(?<![A-Za-z0-9])(?i:bearer)(?:\s|%20|\+){1,4}",
+        before=_WORD_STARTS + r"(?i:bearer)(?:\s|%20|\+){1,4}",
         after=r"(?![A-Za-z0-9._~+/=-])",
     ),
     _rule(
@@ -118,7 +172,23 @@ _RULES = (
         before=r"://[^\s/:@\"'<>]{0,128}:",
         after=r"(?=@)",
     ),
+    _rule(
+        "card",
+        "",
+        r"[2-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{2,7}|3\d{3}[ -]?\d{6}[ -]?\d{4,5}",
+        before=r"(?<![_.-])" + _WORD_STARTS,
+        after=r"(?![A-Za-z0-9_-]|\.\d)",
+        holds=_is_card,
+    ),
+    _rule(
+        "iban",
+        "",
+        r"[A-Z]{2}\d{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?|[A-Z]{2}\d{2}[A-Z0-9]{11,29}",
+        after=_WORD_ENDS,
+        holds=_is_iban,
+    ),
 )
+_MARK = re.compile(r"\[SECRET:([a-z-]{1,32}):[0-9a-f]{4}\]")
 
 
 _PASSES = 4  # a mark is a new word boundary, behind which a second pass may find what was glued to the secret
@@ -129,8 +199,8 @@ def mask(text: str) -> str:
     for _ in range(_PASSES):
         before = text
         for rule in _RULES:
-            if any(literal in text for literal in rule.gate):
-                text = rule.pattern.sub(partial(_marked, rule.kind), text)
+            if not rule.gate or any(literal in text for literal in rule.gate):
+                text = rule.pattern.sub(partial(_marked, rule), text)
         if text == before:
             break
     return text
@@ -152,8 +222,20 @@ def kinds() -> Iterable[str]:
     return dict.fromkeys(rule.kind for rule in _RULES)
 
 
-def _marked(kind: str, match: re.Match[str]) -> str:
+def secrets_in(text: str) -> dict[str, int]:
+    """How many secrets of each kind `mask` would replace."""
+    masked = mask(text)
+    if masked == text:
+        return {}
+    found = Counter(_MARK.findall(masked))
+    found.subtract(_MARK.findall(text))
+    return {kind: count for kind, count in found.items() if count > 0}
+
+
+def _marked(rule: _Rule, match: re.Match[str]) -> str:
     secret, whole = match["secret"], match[0]
+    if rule.holds is not None and not rule.holds(secret):
+        return whole
     start = match.start("secret") - match.start()
     digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:4]
-    return f"{whole[:start]}[SECRET:{kind}:{digest}]{whole[start + len(secret) :]}"
+    return f"{whole[:start]}[SECRET:{rule.kind}:{digest}]{whole[start + len(secret) :]}"

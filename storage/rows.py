@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
+from .chat_log import LoggedPrompt, LoggedSteps, whole_record
+from .conversation import conversation_id
 from .errors import StoreError
 from .exact_json import (
     Row,
@@ -21,7 +23,8 @@ from .exact_json import (
     usage_from_json,
     usage_to_json,
 )
-from .records import Fidelity, Node, Outcome, Score, Source, Step, Task, Trajectory
+from .records import Fidelity, Links, Node, Outcome, Score, Source, Step, Task, Trajectory
+from .replayability import replayability
 
 Columns = Mapping[Any, Any]
 """Column names to values, as read."""
@@ -29,7 +32,7 @@ Columns = Mapping[Any, Any]
 
 def trajectory_row(trajectory: Trajectory, row_number: int) -> Row:
     """The row of `trajectories`. Raises StoreError naming the trajectory when a value is not JSON."""
-    task, outcome = trajectory.task, trajectory.outcome
+    task, outcome, logged = trajectory.task, trajectory.outcome, trajectory.steps
     try:
         return {
             "id": clean(trajectory.id),
@@ -45,41 +48,83 @@ def trajectory_row(trajectory: Trajectory, row_number: int) -> Row:
             "task": dumps({"id": task.id, "prompt": task.prompt, "data": task.data, "seed": task.seed}),
             "task_private": dumps(task.private) if task.private else None,
             "tools": None if trajectory.tools is None else dumps(trajectory.tools),
-            "prompt": dumps([message_to_json(message) for message in trajectory.prompt]),
-            "outcome_detail": None if outcome is None else dumps(_outcome_to_json(outcome)),
+            "prompt": _prompt_text(trajectory),
+            "outcome_detail": None if outcome is None else outcome_detail(outcome),
             "scores": scores_to_text(trajectory.scores),
             "final_state": None if trajectory.final_state is None else dumps(trajectory.final_state),
             **_source_columns(trajectory.source),
+            **(_kept_in_parts(logged) if isinstance(logged, LoggedSteps) else {}),
+            **(_of_a_record(trajectory) if trajectory.run is None else {}),
         }
     except StoreError as error:
         error.place = error.place or trajectory.id
         raise
 
 
-def _outcome_to_json(outcome: Outcome) -> Row:
-    return {"name": outcome.name, "exit_reason": outcome.exit_reason, "detail": outcome.detail}
+def _prompt_text(trajectory: Trajectory) -> str:
+    prompt = trajectory.prompt
+    if isinstance(prompt, LoggedPrompt):
+        return prompt.chat.prompt_text()
+    return dumps([message_to_json(message) for message in prompt])
 
 
-_SOURCE_TEXTS = ("format", "dataset", "trial", "agent", "model")
+def _kept_in_parts(steps: LoggedSteps) -> Row:
+    return {"raw": steps.rest, "raw_layout": "messages"}
+
+
+def _of_a_record(trajectory: Trajectory) -> Row:
+    """What only recorded runs have."""
+    steps, source = trajectory.steps, trajectory.source
+    if not isinstance(steps, LoggedSteps):
+        report, conversation = replayability(trajectory), conversation_id(trajectory)
+    else:
+        sampling = source is not None and source.sampling is not None
+        tools = trajectory.tools is not None
+        report = steps.chat.answers.report(system_prompt=steps.chat.system, tool_schemas=tools, sampling=sampling)
+        conversation = steps.chat.conversation
+    return {"replayability": dumps(report), "conversation": conversation}
+
+
+def outcome_detail(outcome: Outcome) -> str:
+    """All of an outcome but its value."""
+    return dumps({"name": outcome.name, "exit_reason": outcome.exit_reason, "detail": outcome.detail})
+
+
+_SOURCE_TEXTS = ("format", "dataset", "trial", "agent", "model", "started_at", "ended_at", "relation")
+_SOURCE_JSON = ("counts", "extra", "tags", "sampling")
 
 
 def _source_columns(source: Source | None) -> Row:
     """`format` NULL says that there is no source: no other column may then be read as one."""
     if source is None:
-        return dict.fromkeys((*_SOURCE_TEXTS, "source_path", "source_line", "counts", "extra", "raw"))
+        return dict.fromkeys((*_SOURCE_TEXTS, *_SOURCE_JSON, "source_path", "source_line", "raw", "usage", "links"))
     return {
         **{name: clean(getattr(source, name)) for name in _SOURCE_TEXTS},
         "source_path": clean(source.path),
         "source_line": source.line,
         "counts": dumps(source.counts) if source.counts else None,
         "extra": dumps(source.extra) if source.extra else None,
+        "tags": dumps(source.tags) if source.tags else None,
+        "sampling": None if source.sampling is None else dumps(source.sampling),
+        "usage": None if source.usage is None else dumps(usage_to_json(source.usage)),
+        "links": None if source.links is None else dumps(_links_to_json(source.links)),
         "raw": clean(source.raw),
     }
 
 
-def trajectory_from_row(row: Columns, steps: Sequence[Step]) -> Trajectory:
-    """A trajectory from its row (column names to values; `raw` may be missing) and its steps in order."""
+def _links_to_json(links: Links) -> Row:
+    return {"keys": links.keys, "parent": links.parent, "children": links.children}
+
+
+def _links_from_text(text: str | None) -> Links | None:
+    row = loads(text)
+    return None if row is None else Links(tuple(row["keys"]), row["parent"], row["children"])
+
+
+def trajectory_from_row(row: Columns, step_rows_in_order: Sequence[Columns]) -> Trajectory:
+    """A trajectory from its row (column names to values; `raw` may be missing) and those of its steps in order."""
     tools = loads(row["tools"])
+    steps = map(step_from_row, step_rows_in_order)
     return Trajectory(
         id=row["id"],
         task=Task(**loads(row["task"]), private=loads(row["task_private"]) or {}),
@@ -94,11 +139,22 @@ def trajectory_from_row(row: Columns, steps: Sequence[Step]) -> Trajectory:
         branch_step=row["branch_step"],
         run=row["run"],
         fidelity=row["fidelity"],
-        source=_source_from_row(row),
+        source=_source_from_row(row, step_rows_in_order),
     )
 
 
-def _source_from_row(row: Columns) -> Source | None:
+def _whole_raw(row: Columns, steps: Sequence[Columns]) -> str | None:
+    """The raw record, put together where its messages stand in the steps."""
+    raw: str | None = row.get("raw")
+    if raw is None or row["raw_layout"] != "messages":
+        return raw
+    lists = [row["prompt"][1:-1]]
+    for step in steps:
+        lists += (step["action"], step["observations"][1:-1])
+    return whole_record(raw, "[" + ",".join(filter(None, lists)) + "]")
+
+
+def _source_from_row(row: Columns, steps: Sequence[Columns]) -> Source | None:
     if row["format"] is None:
         return None
     return Source(
@@ -107,7 +163,11 @@ def _source_from_row(row: Columns) -> Source | None:
         line=row["source_line"],
         counts=loads(row["counts"]) or {},
         extra=loads(row["extra"]) or {},
-        raw=row.get("raw"),
+        raw=_whole_raw(row, steps),
+        usage=usage_from_json(loads(row["usage"])),
+        sampling=loads(row["sampling"]),
+        links=_links_from_text(row["links"]),
+        tags=loads(row["tags"]) or {},
     )
 
 
@@ -117,6 +177,9 @@ def _called(step: Step | None) -> str | None:
 
 def step_rows(trajectory: Trajectory, row_number: int) -> Iterator[Row]:
     """The rows of `steps`, in order."""
+    if isinstance(trajectory.steps, LoggedSteps):
+        yield from _logged_rows(row_number, trajectory)
+        return
     for position, step in enumerate(trajectory.steps):
         yield {
             "trajectory_number": row_number,
@@ -132,7 +195,36 @@ def step_rows(trajectory: Trajectory, row_number: int) -> Iterator[Row]:
             "usage": None if step.usage is None else dumps(usage_to_json(step.usage)),
             "logprob": number(step.logprob),
             "scores": scores_to_text(step.scores),
+            "started_at": clean(step.started_at),
+            "ended_at": clean(step.ended_at),
+            "model": clean(step.model),
         }
+
+
+def logged_step_columns(numbered: Sequence[tuple[int, Trajectory]]) -> dict[str, list[Any]]:
+    """The columns of `steps` for trajectories with `LoggedSteps`; texts that may be bytes are UTF-8."""
+    names = ("trajectory_number", "trajectory_id", "position", "text", "tools", "action", "observations")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    numbers, ids, positions, texts, tools, actions, observations = columns.values()
+    for row_number, trajectory in numbered:
+        steps = cast(LoggedSteps, trajectory.steps)
+        count = len(steps)
+        numbers += [row_number] * count
+        ids += [trajectory.id] * count
+        positions += range(count)
+        for text, called, action, observed in steps.chat.step_texts():
+            texts.append(text if "\x00" not in text else clean(text))
+            tools.append(called)
+            actions.append(action)
+            observations.append(observed)
+    return {**columns, "step_index": positions, "role": ["assistant"] * len(positions)}
+
+
+def _logged_rows(row_number: int, trajectory: Trajectory) -> Iterator[Row]:
+    columns = logged_step_columns([(row_number, trajectory)])
+    for values in zip(*columns.values(), strict=True):
+        row = dict(zip(columns, values, strict=True))
+        yield {**row, "action": row["action"].decode(), "observations": row["observations"].decode()}
 
 
 def step_from_row(row: Columns) -> Step:
@@ -145,6 +237,9 @@ def step_from_row(row: Columns) -> Step:
         usage=usage_from_json(loads(row["usage"])),
         logprob=row["logprob"],
         scores=scores_from_text(row["scores"]),
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        model=row["model"],
     )
 
 
@@ -153,7 +248,7 @@ def score_rows(trajectory: Trajectory) -> Iterator[Row]:
     place = {"run": clean(trajectory.run), "trajectory_id": clean(trajectory.id), "node": None}
     for name, score in trajectory.scores.items():
         yield {**place, "step_index": None, **_score_columns(name, score)}
-    for step in trajectory.steps:
+    for step in () if isinstance(trajectory.steps, LoggedSteps) else trajectory.steps:  # logged chats score no step
         for name, score in step.scores.items():
             yield {**place, "step_index": step.index, **_score_columns(name, score)}
 

@@ -44,6 +44,8 @@ trajectories = _table(
     text=(
         "id dataset format task_id trial agent model parent_id run fidelity source_path"
         " task task_private tools prompt outcome_detail scores final_state counts extra raw"
+        # relation: what a recorded run is to parent_id. conversation: the same run in two formats has it in common.
+        " started_at ended_at relation links tags usage sampling replayability secrets conversation raw_layout"
     ),
     integer="steps branch_step",
     double="outcome",
@@ -54,7 +56,7 @@ steps = _table(
     "steps",
     bigint="trajectory_number",
     # role, text and tools (names of the called tools, comma separated) repeat what is in `action`, for queries.
-    text="trajectory_id role text tools action observations fidelity usage scores",
+    text="trajectory_id role text tools action observations fidelity usage scores started_at ended_at model",
     integer="position step_index",
     double="logprob",
 )
@@ -112,16 +114,19 @@ export_rows = _table(
 
 folded_journals = _table("folded_journals", key="path", text="path", bigint="last_seq size")
 
+# Files that were read whole: the account of one that has not changed since need not be made again.
+read_files = _table("read_files", key="key", text="key account")
+
 
 _V_TRAJECTORIES = """
 SELECT id, dataset, format, task_id, trial, agent, model, steps, outcome, parent_id, branch_step, run, fidelity,
-       source_path, source_line
+       source_path, source_line, started_at, ended_at, relation, tags, usage, replayability, secrets
 FROM trajectories
 """
 
 _V_STEPS = """
 SELECT s.trajectory_id, t.dataset, t.task_id, t.run, s.step_index AS step, s.role, s.text, s.tools, s.fidelity,
-       s.logprob, s.action, s.observations, s.usage, s.scores
+       s.logprob, s.action, s.observations, s.usage, s.scores, s.started_at, s.ended_at, s.model
 FROM steps s JOIN trajectories t ON t.number = s.trajectory_number AND t.id = s.trajectory_id
 """
 
@@ -178,6 +183,13 @@ LEFT JOIN (
 ) w ON w.trajectory_id = x.trajectory_id
 """  # noqa: S608 (constants only)
 
+# The same conversation logged in two formats is two trajectories: content tells that they are one run.
+_V_SAME_AS = """
+SELECT a.id, b.id AS same_as, b.format, b.dataset
+FROM trajectories a JOIN trajectories b ON a.conversation = b.conversation AND a.id <> b.id
+WHERE a.run IS NULL AND b.run IS NULL
+"""
+
 VIEWS: dict[str, str] = {
     "v_trajectories": _V_TRAJECTORIES,
     "v_steps": _V_STEPS,
@@ -185,5 +197,6 @@ VIEWS: dict[str, str] = {
     "v_nodes": _V_NODES,
     "v_scores": _V_SCORES,
     "v_exports": _V_EXPORTS,
+    "v_same_as": _V_SAME_AS,
 }
 """Name and query of each stable view. Columns may be added at the end, never renamed or removed."""

@@ -152,9 +152,9 @@ def _rolled_back(connection: Connection) -> Iterator[None]:
         transaction.rollback()
 
 
-def open_store(location: str, *, create: bool) -> tuple[Opened, int]:
+def open_store(location: str, *, create: bool, compress: bool) -> tuple[Opened, int]:
     """Open and migrate; closes again when that fails. Raises what `engines.open_engine` and `migrate` raise."""
-    opened = open_engine(location, create=create)
+    opened = open_engine(location, create=create, compress=compress)
     kill_point("database.attached")
     try:
         with private_files():

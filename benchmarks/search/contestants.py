@@ -31,16 +31,19 @@ class Contestant:
     slow: bool = False
 
 
-def ours(name: str, width: int = 1) -> Contestant:
-    """One of our algorithms with its default options, by `search.run`; one run for each limit, for some plan ahead."""
+def ours(name: str | Callable[..., search.Algorithm], width: int = 1) -> Contestant:
+    """One of our algorithms, by name or class, with its default options.
+
+    Played by `search.run`, one run for each limit, for some plan ahead.
+    """
 
     def play(problem: Problem, limits: Sequence[int]) -> list[Reading]:
         return [play_ours(name, problem, limit, width) for limit in limits]
 
-    return Contestant(name, OURS, play)
+    return Contestant(name if isinstance(name, str) else name.__name__, OURS, play)
 
 
-def play_ours(name: str, problem: Problem, limit: int, width: int) -> Reading:
+def play_ours(name: str | Callable[..., search.Algorithm], problem: Problem, limit: int, width: int) -> Reading:
     """One search; its answer is `tree.best()`."""
     meter = Meter(problem, [limit], answers=True)
 
@@ -51,7 +54,9 @@ def play_ours(name: str, problem: Problem, limit: int, width: int) -> Reading:
         made = [meter.step(place, key) for key in keys]
         return [(key, p, p.value, p.ended, None, problem.state_key(p.state)) for key, p in zip(keys, made, strict=True)]
 
-    found = search.run(name, meter.root, expand, budget=limit, concurrency=1, width=width, seed=problem.seed)
+    algorithm = search.create(name, budget=limit)
+    found = search.run(algorithm, meter.root, expand, budget=limit, concurrency=1, width=width, seed=problem.seed)
+    meter.done = search.plan_ended(algorithm, found) is not None
     best = found.best()
     meter.read(None if best is None else found.states[best])
     (reading,) = meter.readings()
@@ -59,12 +64,16 @@ def play_ours(name: str, problem: Problem, limit: int, width: int) -> Reading:
 
 
 def metered(name: str, group: str, play: Callable[[Meter], None], slow: bool = False) -> Contestant:
-    """A contestant whose answer at any time is the best end it has met, in one run over all limits."""
+    """A contestant whose answer at any time is the best end it has met, in one run over all limits.
+
+    When `play` returns by itself, its plan has ended.
+    """
 
     def readings(problem: Problem, limits: Sequence[int]) -> list[Reading]:
         meter = Meter(problem, limits, calls=PEER_CALLS if group == PEER else inf)
         with suppress(StopIteration):
             play(meter)
+            meter.done = True
         return meter.readings()
 
     return Contestant(name, group, readings, slow=slow)

@@ -78,7 +78,7 @@ def table(rows: Sequence[Row], limits: Sequence[int]) -> list[str]:
     """One problem as Markdown lines."""
     pace = next((row.speed() for row in rows if row.contestant.name == RANDOM), None)
     heads = ["who", *(f"solved % @{limit}" for limit in limits), "transitions/CPU-s", "× random"]
-    heads += ["stalls", "ends expanded", "repeats"]
+    heads += ["stalls", "ended", "ends expanded", "repeats"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     return lines + ["| " + " | ".join(_cells(row, limits, pace)) + " |" for row in rows]
 
@@ -134,9 +134,9 @@ def _cells(row: Row, limits: Sequence[int], pace: float | None) -> list[str]:
     who = row.contestant
     name = f"**{who.name}**" if who.group == "ours" else who.name
     if who.absent is not None:
-        return [f"{name}: not installed", *["–"] * (len(limits) + 5)]
+        return [f"{name}: not installed", *["–"] * (len(limits) + 6)]
     speed = row.speed()
     ratio = "–" if speed is None or not pace else f"{speed / pace:.2f}"
     shown = "–" if speed is None else f"{speed:,.0f}"
-    counts = [f"{row.counted(what):.3g}" for what in ("stalled", "ends_expanded", "repeats")]
+    counts = [f"{row.counted(what):.3g}" for what in ("stalled", "ended", "ends_expanded", "repeats")]
     return [name, *(cell(row.readings.get(limit, [])) for limit in limits), shown, ratio, *counts]

@@ -74,7 +74,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a contestant had when it had spent `limit` transitions, or had stopped before."""
+    """What a contestant had when it had spent `limit` transitions, or had stopped before.
+
+    `ended` and `stalled` are about those that stopped with something left to try: as they planned to, or not.
+    """
 
     limit: int
     solved: bool
@@ -83,6 +86,7 @@ class Reading:
     stalled: bool
     ends_expanded: int
     repeats: int
+    ended: bool = False
 
 
 class Spent(StopIteration):
@@ -104,6 +108,8 @@ class Meter:
         self.transitions = self.repeats = self.ends_expanded = self._calls = self._idle = 0
         self.best: Place | None = None
         """The finished run with the highest told value, of equal ones the shortest, then the first."""
+        self.done = False
+        """The contestant says that its plan has ended."""
         root = problem.root()
         self.root = Place((), root, False, None)
         self._places: dict[Path, Place] = {(): self.root}
@@ -153,9 +159,10 @@ class Meter:
         solved = answer is not None and self.problem.solved(answer.state, answer.path)
         spent = time.process_time() - self._began
         limit = self.limits[len(self._readings)]
-        stalled = self.transitions < limit and self._unfinished()
+        early = self.transitions < limit and self._unfinished()
+        stalled, ended = early and not self.done, early and self.done
         self._readings.append(
-            Reading(limit, solved, self.transitions, spent, stalled, self.ends_expanded, self.repeats)
+            Reading(limit, solved, self.transitions, spent, stalled, self.ends_expanded, self.repeats, ended)
         )
 
     def readings(self) -> list[Reading]:

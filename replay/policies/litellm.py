@@ -24,11 +24,11 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from ...storage.canonical import canonical_json
-from ...storage.codec import message_to_dict, parse_arguments
+from ...storage.codec import parse_arguments
 from ...storage.errors import MissingExtra, MissingKey, ProviderReplyInvalid, UsageError
-from ...storage.records import Message, Proposal, ProposalRequest, ToolCall, ToolSchema, Usage
+from ...storage.records import Message, Proposal, ProposalRequest, ToolCall, Usage
 from ..calls import add_usage
-from .pace import Pace
+from .pace import Pace, TrajectoryPace
 from .pricing import Prices
 from .retry import (
     EXCHANGE,
@@ -44,6 +44,7 @@ from .retry import (
     public_url,
     with_retries,
 )
+from .wire import wire_messages, wire_tool
 
 SAMPLING_KEYS = ("temperature", "top_p", "max_tokens", "stop", "presence_penalty", "frequency_penalty")
 """Keys of `ProposalRequest.sampling` that are sent; others (`first_sample`) only make the call key differ."""
@@ -85,10 +86,11 @@ class Target:
 
 
 class Connection:
-    """The HTTP client and the call slots of one event loop."""
+    """The HTTP client, the call slots and the trajectories' paces of one event loop."""
 
-    def __init__(self, target: Target, concurrency: int, timeout_seconds: float):
+    def __init__(self, target: Target, concurrency: int, timeout_seconds: float, pace: TrajectoryPace):
         self.slots = asyncio.Semaphore(concurrency)
+        self.pace = pace
         self.client: Any = None
         if target.provider in OWN_CLIENT:
             return
@@ -121,7 +123,8 @@ class LiteLLMPolicy:
     `model` is LiteLLM's name with the provider first (`openai/NAME` with `api_base` for any compatible server). The key
     comes from `api_key`, the variable named by `api_key_env`, or the provider's usual variable; without one a server at
     `api_base` is called without. `temperature`, `top_p` and `parallel_tool_calls` None are not sent. `timeout_seconds`
-    bounds one attempt as a whole. `requests_per_minute` spaces attempts evenly, whatever their concurrency.
+    bounds one attempt as a whole. `requests_per_minute` spaces attempts evenly, whatever their concurrency,
+    `trajectory_requests_per_minute` those of each trajectory.
     `seed_parameter` sends the request's seed where the provider knows seeds.
     `send_reasoning` returns the model's earlier reasoning to it. `logprobs` gives each proposal the sum of its tokens'
     log probabilities. Raises UsageError on options that cannot be.
@@ -141,6 +144,7 @@ class LiteLLMPolicy:
     max_retry_seconds: float = 120.0
     concurrency: int = 8
     requests_per_minute: float | None = None
+    trajectory_requests_per_minute: float | None = None
     extra_body: Mapping[str, Any] | None = field(default=None, repr=False)
     tool_choice: str | Mapping[str, Any] | None = None
     logprobs: bool = False
@@ -241,12 +245,19 @@ class LiteLLMPolicy:
 
         async def attempt() -> list[Proposal]:
             if paid and self.may_pay_again is not None and not self.may_pay_again(request):
-                told = f"{self._place}: the reply has no choices, and the budget allows no other"
+                told = f"{self._place}: the reply is no completion, and the budget allows no other"
                 raise ProviderReplyInvalid(told, hint="raise the budget: the same command goes on")
-            await self._pace.wait()
+            await connection.pace.wait(request.trajectory_id)
             self.attempts_total += 1
-            response = await self._send(request, connection)
-            paid.append(self._resolve().prices.usage(getattr(response, "usage", None)))
+            try:
+                response = await self._send(request, connection)
+            except AttemptFailed as failure:
+                if failure.kind == "invalid":  # a whole reply came, and nobody can read what it used
+                    paid.append(self.estimate(request))
+                raise
+            usage = self._resolve().prices.usage(getattr(response, "usage", None))
+            is_untold = usage.prompt_tokens is None and usage.completion_tokens is None
+            paid.append(self.estimate(request) if is_untold and not response.choices else usage)
             if not response.choices:
                 raise AttemptFailed("invalid", f"{self._place}: the reply has no choices", hint=NOT_A_COMPLETION)
             return [proposal_of(choice) for choice in response.choices[: request.n]]
@@ -305,7 +316,8 @@ class LiteLLMPolicy:
     def _connection(self) -> Connection:
         loop = asyncio.get_running_loop()
         if loop not in self._connections:
-            self._connections[loop] = Connection(self._resolve(), self.concurrency, self.timeout_seconds)
+            pace = TrajectoryPace(self.trajectory_requests_per_minute, self._pace, self.sleep)
+            self._connections[loop] = Connection(self._resolve(), self.concurrency, self.timeout_seconds, pace)
         return self._connections[loop]
 
     def _count(self, failure: AttemptFailed, again: bool) -> None:
@@ -366,75 +378,6 @@ class LiteLLMPolicy:
             raise missing_key(target.provider, " or ".join(names))
 
 
-def wire_messages(messages: Sequence[Message], *, reasoning: bool) -> list[dict[str, Any]]:
-    """OpenAI chat messages as strict servers want them.
-
-    What the user's side did with tools is left out (the agent never saw it). Calls without an id get one, and results
-    take theirs in order; a call that was never answered is answered "not executed"; arguments that are no JSON object
-    go as `{"invalid": text}`.
-    """
-    rows: list[dict[str, Any]] = []
-    open_ids: list[str] = []
-    for message in messages:
-        if message.requestor == "user":
-            continue
-        row = _wire_message(message, reasoning)
-        if row["role"] == "tool":
-            row.setdefault("tool_call_id", open_ids[0] if open_ids else "call_unknown")
-            open_ids = [item for item in open_ids if item != row["tool_call_id"]]
-        else:
-            rows.extend(_unanswered(open_ids))
-            open_ids = [
-                call.setdefault("id", f"call_{len(rows)}_{place}")
-                for place, call in enumerate(row.get("tool_calls", ()))
-            ]
-        rows.append(row)
-    return _encodable(rows + _unanswered(open_ids))
-
-
-def _encodable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Lone surrogates, which logs hold and UTF-8 cannot, become U+FFFD."""
-    text = json.dumps(rows, ensure_ascii=False, default=dict)
-    if text.isascii():
-        return rows
-    clean = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    cleaned: list[dict[str, Any]] = json.loads(clean)
-    return rows if clean == text else cleaned
-
-
-def _unanswered(open_ids: Sequence[str]) -> list[dict[str, Any]]:
-    return [{"role": "tool", "tool_call_id": item, "content": "Error: not executed"} for item in open_ids]
-
-
-def _wire_message(message: Message, reasoning: bool) -> dict[str, Any]:
-    row = message_to_dict(message)
-    row.pop("requestor", None)
-    if not reasoning:
-        row.pop("reasoning_content", None)
-    if row["role"] == "function":  # OpenAI's older name for it
-        row["role"] = "tool"
-    if message.tool_calls:
-        row["tool_calls"] = [_wire_call(call) for call in message.tool_calls]
-    elif row["content"] is None:
-        row["content"] = ""
-    return row
-
-
-def _wire_call(call: ToolCall) -> dict[str, Any]:
-    raw = call.arguments_raw
-    if call.arguments is None:
-        raw = canonical_json({"invalid": raw or ""})
-    elif raw is None or not raw.strip():
-        raw = canonical_json(call.arguments)
-    row = {"type": "function", "function": {"name": call.name, "arguments": raw}}
-    return row if call.id is None else {"id": call.id, **row}
-
-
-def wire_tool(tool: ToolSchema) -> dict[str, Any]:
-    """`{"type": "function", "function": ...}`, also from a bare function schema."""
-    return dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)}
-
-
 def proposal_of(choice: Any) -> Proposal:
     """One choice of a completion; arguments are kept as written, parsed where they are a JSON object."""
     message = choice.message
@@ -472,12 +415,13 @@ def _check_numbers(policy: LiteLLMPolicy) -> None:
         value = getattr(policy, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise UsageError(f"{name} must be a whole number, at least {low}: {value!r}")
-    for name in ("timeout_seconds", "max_retry_seconds", "temperature", "top_p", "requests_per_minute"):
+    rates = ("requests_per_minute", "trajectory_requests_per_minute")
+    for name in ("timeout_seconds", "max_retry_seconds", "temperature", "top_p", *rates):
         value = getattr(policy, name)
-        if value is None and name in ("temperature", "top_p", "requests_per_minute"):
+        if value is None and name in ("temperature", "top_p", *rates):
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise UsageError(f"{name} must be a number, at least 0: {value!r}")
-    for name in ("timeout_seconds", "requests_per_minute"):
+    for name in ("timeout_seconds", *rates):
         if getattr(policy, name) == 0:
             raise UsageError(f"{name} must be above 0")

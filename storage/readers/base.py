@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
-from ..canonical import canonical_json
+from ..canonical import canonical_bytes
 from ..errors import PluginFailed, ReaderFailed, UsageError, boundary
 from ..records import Rejected, Source, Trajectory
 from .json_input import Head
@@ -26,10 +26,26 @@ CLAIMED = 0.5
 """From this confidence on a reader claims a file."""
 
 _BUILT_IN = {
+    "adp": ("adp", "AdpReader"),
+    "anthropic": ("anthropic_messages", "AnthropicReader"),
+    "atif": ("atif", "AtifReader"),
+    "claude-code": ("claude_code", "ClaudeCodeReader"),
+    "codex": ("codex", "CodexReader"),
+    "inspect": ("inspect_logs", "InspectReader"),
+    "langfuse": ("langfuse", "LangfuseReader"),
+    "langgraph": ("langgraph", "LangGraphReader"),
+    "langsmith": ("langsmith", "LangSmithReader"),
+    "litellm": ("litellm", "LiteLLMReader"),
+    "mini-swe-agent": ("mini_swe_agent", "MiniSweAgentReader"),
+    "mlflow": ("mlflow", "MlflowReader"),
     "openai-chat": ("openai_chat", "OpenAIChatReader"),
+    "openai-responses": ("openai_responses", "OpenAIResponsesReader"),
+    "openhands": ("openhands", "OpenHandsReader"),
+    "otlp": ("otlp", "OtlpReader"),
+    "sharegpt": ("sharegpt", "ShareGptReader"),
+    "swe-agent": ("swe_agent", "SweAgentReader"),
     "tau-bench": ("tau_bench", "TauBenchReader"),
     "tau2-bench": ("tau2_bench", "Tau2BenchReader"),
-    "atif": ("atif", "AtifReader"),
 }
 _log = logging.getLogger("ttc_replay")
 
@@ -114,13 +130,20 @@ def _made(found: Any, name: str) -> Reader:
     return reader
 
 
-def identify(source: Source, record: Any, **fields: Any) -> tuple[str, Source]:
+def identify(source: Source, record: Any, canonical: bytes | None = None, **fields: Any) -> tuple[str, Source]:
     """(trajectory id, source) of a raw record: both hold its canonical text, so that neither the order of keys nor
-    the file it stood in matters. `fields` replace those of `source`. The id equals `content_id(format, record)`.
+    the file it stood in matters. `canonical` is that text, where it is known; `fields` replace those of `source`.
     Raises BadRecord when the text is too long to be stored.
     """
-    raw = canonical_json(record)
-    if len(raw) > MAX_STORED_BYTES:
+    text = canonical_bytes(record) if canonical is None else canonical
+    if len(text) > MAX_STORED_BYTES:
         raise too_long(MAX_STORED_BYTES)
-    identity = sha256(f"[{canonical_json(source.format)},{raw}]".encode("ascii")).hexdigest()
-    return identity, replace(source, raw=raw, **fields)
+    return record_id(source.format, text), replace(source, raw=text.decode(), **fields)
+
+
+def record_id(format_name: str, canonical: bytes) -> str:
+    """The id of a trajectory: SHA-256 of its format and the canonical text of its record."""
+    total = sha256(f'["{format_name}",'.encode())
+    total.update(canonical)
+    total.update(b"]")
+    return total.hexdigest()

@@ -12,11 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..arguments import call_arguments as arguments
 from ..canonical import content_id
-from ..codec import message_to_dict, parse_arguments, steps_from_messages
+from ..chat_log import LoggedPrompt
+from ..codec import message_to_dict, steps_from_messages
 from ..records import Message, Step, ToolCall, ToolSchema, Usage
-from .json_text import DUPLICATE_KEY, NOT_FINITE, BadRecord, decode, wrong_shape
+from .json_text import NOT_FINITE, BadRecord, decode, wrong_shape
 
+__all__ = ["arguments"]  # it lives where the archive can use it too
 _INT64 = 2**63
 
 
@@ -102,19 +105,6 @@ def tool_call(value: Any, where: str) -> ToolCall:
     return ToolCall(identity, name, arguments(raw), raw)
 
 
-def arguments(raw: str) -> Mapping[str, Any] | None:
-    """The JSON object in the text of a call's arguments; None when there is none, or one that cannot be kept (NaN, too
-    deep, not Unicode). Of a key that stands twice the last value holds, as in every agent that runs such a call.
-    """
-    if not raw.strip():
-        return {}
-    try:
-        parsed = decode(raw.encode())
-    except BadRecord as error:
-        return parse_arguments(raw) if error.error_code == DUPLICATE_KEY else None
-    return parsed if isinstance(parsed, dict) else None
-
-
 def chat_message(value: Any, where: str) -> Message:
     """A message in OpenAI's shape, legacy `function_call` and role `function` included."""
     if not isinstance(value, dict):
@@ -130,6 +120,7 @@ def chat_message(value: Any, where: str) -> Message:
         tool_call_id=text(value.get("tool_call_id")),
         name=string(value.get("name")),
         requestor=string(value.get("requestor")),
+        is_error=value.get("is_error") is True,
     )
 
 
@@ -214,6 +205,8 @@ def split(
 
 def first_user_text(messages: Iterable[Message]) -> str:
     """The text of the first user message, or the empty text."""
+    if isinstance(messages, LoggedPrompt):
+        return messages.chat.first_text("user")
     return next((message.text for message in messages if message.role == "user"), "")
 
 

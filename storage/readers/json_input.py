@@ -1,31 +1,31 @@
-"""Strict, streaming input for JSON logs: JSONL, a JSON array, or one document; plain or gzip; file, pipe or stdin.
+"""Strict, streaming input for JSON logs: JSONL, a JSON array, or one document.
 
 The container is told by content, never by the file's name. A UTF-8 byte order mark, CRLF and blank lines are fine.
-Streams handed to readers are binary, unpacked and seekable; `rewind` puts one back to its first byte of text.
+Streams handed to readers are binary, unpacked (`storage/unpacking.py`) and seekable; `rewind` puts one back to its
+first byte of text.
 """
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
+import re
+import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, BinaryIO, Literal, TypeVar, cast
+from typing import Any, BinaryIO, Literal, TypeVar
 
+from ..limits import current
 from ..records import Problem, Rejected
 from .json_scan import Scanner, beginning, beginnings, elements
 from .json_text import (
-    BAD_GZIP,
     CUT_SHORT,
-    MAX_RECORD_BYTES,
     NOT_JSON,
     NOT_READ,
-    NUL_BYTES,
     BadRecord,
     balanced,
     cut_short,
@@ -38,23 +38,26 @@ Container = Literal["lines", "array", "document", "empty", "other"]
 Item = TypeVar("Item")
 
 READ_ERRORS = (BadRecord, OSError, EOFError, zlib.error)
-"""What reading bytes, plain or gzip, may raise; `problem_of` makes data of it."""
+"""What reading bytes, plain or packed, may raise; `problem_of` makes data of it."""
 
 HEAD_BYTES = 2**20
 _HEAD_LINES, _HEAD_ELEMENTS = 50, 10
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
-_BOMB_BYTES, _BOMB_RATIO, _MAX_UNPACKED = 10 * 2**20, 200, 8 * 2**30
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _MAGIC = {
     b"PK\x03\x04": "a zip archive",
+    b"PK\x05\x06": "an empty zip archive",
+    b"\x1f\x8b": "gzip data",
     b"(\xb5/\xfd": "zstd data",
     b"BZh": "bzip2 data",
     b"\xfd7zXZ": "xz data",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!": "a RAR archive",
     b"PAR1": "a Parquet file",
     b"SQLite format 3": "an SQLite database",
-    b"\xff\xfe": "UTF-16 text: convert it to UTF-8",
-    b"\xfe\xff": "UTF-16 text: convert it to UTF-8",
 }
+_TAR_MAGIC, _TAR_AT = b"ustar", 257
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +66,13 @@ class Head:
 
     `records`: the first lines or elements that parse, or the one document. Values may be cut where the head ends:
     cut objects and arrays as far as they go, anything else that is cut is None. `note` says what a file that is no
-    JSON looks like.
+    JSON looks like; `data` is its first MiB as it stands (of a JSON file too), for formats that are not text.
     """
 
     container: Container
     records: tuple[Any, ...] = ()
     note: str = ""
+    data: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,54 +84,14 @@ class Record:
     position: int
 
 
-class _Unpacked(gzip.GzipFile):
-    """A gzip stream that refuses to unpack without end: promise P8."""
-
-    def __init__(self, packed: BinaryIO):
-        super().__init__(fileobj=packed, mode="rb")
-        self._packed = packed
-
-    def read(self, size: int | None = -1) -> bytes:
-        data = super().read(size)
-        self._check()
-        return data
-
-    def readline(self, size: int | None = -1) -> bytes:
-        data = super().readline(size)
-        self._check()
-        return data
-
-    def _check(self) -> None:
-        unpacked, packed = self.tell(), self._packed.tell()
-        if unpacked > _MAX_UNPACKED or (unpacked > _BOMB_BYTES and unpacked > _BOMB_RATIO * max(packed, 1)):
-            raise BadRecord(BAD_GZIP, f"gzip: {packed} bytes unpack to more than {unpacked // 2**20} MiB")
-
-
-def open_unpacked(stream: BinaryIO) -> BinaryIO:
-    """The seekable `stream` itself, or its content when it is gzip."""
-    magic = stream.read(2)
-    stream.seek(0)
-    return cast(BinaryIO, _Unpacked(stream)) if magic == b"\x1f\x8b" else stream
-
-
 @contextmanager
-def spooled(stream: BinaryIO) -> Iterator[BinaryIO]:
-    """A seekable copy of a pipe in an unnamed temporary file. Raises BadRecord on binary data or over 8 GiB."""
-    with tempfile.TemporaryFile() as copy:
-        _copy(stream, cast(BinaryIO, copy))
-        yield cast(BinaryIO, copy)
-
-
-def _copy(stream: BinaryIO, copy: BinaryIO) -> None:
-    size = 0
-    while chunk := stream.read(HEAD_BYTES):
-        if size == 0 and not chunk.startswith(b"\x1f\x8b") and b"\x00" in chunk:
-            raise BadRecord(NUL_BYTES, "raw NUL bytes: binary data")
-        size += len(chunk)
-        if size > _MAX_UNPACKED:
-            raise BadRecord(NOT_READ, "more than 8 GiB from a pipe: write it to a file first")
-        copy.write(chunk)
-    copy.seek(0)
+def as_file(stream: BinaryIO, suffix: str = "") -> Iterator[str]:
+    """The path of a private temporary copy of the whole stream, for libraries that want a file; gone afterwards."""
+    with tempfile.NamedTemporaryFile(prefix="ttc-", suffix=suffix) as copy:  # mode 0600
+        stream.seek(0)
+        shutil.copyfileobj(stream, copy, HEAD_BYTES)
+        copy.flush()
+        yield copy.name
 
 
 def rewind(stream: BinaryIO) -> None:
@@ -141,13 +105,20 @@ def read_head(stream: BinaryIO) -> Head:
     """Parse the first MiB and rewind. Raises BadRecord, OSError, EOFError or zlib.error when it cannot be read."""
     data, whole = _first_bytes(stream)
     container = _container(data, whole)
+    if container in ("empty", "other"):
+        return Head(container, note=_looks_like(data), data=data)
+    text = _lenient(data)
     if container == "lines":
-        return Head(container, tuple(_head_lines(data, whole)))
-    if container == "array":
-        return Head(container, tuple(islice(beginnings(Scanner(io.BytesIO(data))), _HEAD_ELEMENTS)))
-    if container == "document":
-        return Head(container, (beginning(Scanner(io.BytesIO(data))),))
-    return Head(container, note=_looks_like(data))
+        return Head(container, tuple(_head_lines(text, whole)), data=data)
+    scanner = Scanner(io.BytesIO(text))
+    found = islice(beginnings(scanner), _HEAD_ELEMENTS) if container == "array" else (beginning(scanner),)
+    return Head(container, tuple(found), data=data)
+
+
+def _lenient(data: bytes) -> bytes:
+    """The data without what is no Unicode, so that one bad character does not hide of which format a file is."""
+    text = _SURROGATE_ESCAPE.sub(rb"\\ufffd", data)
+    return text if text.isascii() else text.decode("utf-8", "replace").encode()
 
 
 def container_of(stream: BinaryIO) -> Container:
@@ -156,13 +127,24 @@ def container_of(stream: BinaryIO) -> Container:
 
 
 def _first_bytes(stream: BinaryIO) -> tuple[bytes, bool]:
+    """The first MiB and whether that is all. What is readable of a damaged file counts: the reader meets the damage."""
     rewind(stream)
-    data = stream.read(HEAD_BYTES + 1)
+    data, whole = bytearray(), True
+    read = getattr(stream, "read1", stream.read)
+    try:
+        while len(data) <= HEAD_BYTES and (chunk := read(HEAD_BYTES + 1 - len(data))):
+            data += chunk
+    except READ_ERRORS:
+        if not data:
+            raise
+        whole = False
     rewind(stream)
-    return data[:HEAD_BYTES], len(data) <= HEAD_BYTES
+    return bytes(data[:HEAD_BYTES]), whole and len(data) <= HEAD_BYTES
 
 
 def _container(data: bytes, whole: bool) -> Container:
+    if any(data.startswith(magic) for magic in _MAGIC):
+        return "other"  # stored text in an archive or a database must not pass for lines
     lines = [line for line in data.split(b"\n") if line.strip(_SPACE)][: _HEAD_LINES + 1]
     if not lines:
         return "empty" if whole else "other"
@@ -189,7 +171,7 @@ def _head_lines(data: bytes, whole: bool) -> Iterator[Any]:
     lines = data.split(b"\n")
     for line in (lines if whole else lines[:-1])[: 4 * _HEAD_LINES]:
         try:
-            yield json.loads(line)
+            yield json.loads(line.decode())  # of bytes it would guess an encoding
         except (ValueError, RecursionError):
             continue  # reported when the file is read
 
@@ -198,18 +180,20 @@ def _looks_like(data: bytes) -> str:
     for magic, name in _MAGIC.items():
         if data.startswith(magic):
             return name
+    if data[_TAR_AT : _TAR_AT + len(_TAR_MAGIC)] == _TAR_MAGIC:
+        return "a tar archive: unpack it first"
     return "binary data" if b"\x00" in data else "text that is not JSON"
 
 
-def records(stream: BinaryIO) -> Iterator[Record | Rejected]:
+def records(stream: BinaryIO, decoder: Callable[[bytes], Any] = decode) -> Iterator[Record | Rejected]:
     """Every record of the stream, decoded strictly, in order; what is wrong comes as `Rejected` in its place.
 
     JSONL: one a line. Array: its elements. Document: the one value (or several, one behind the other).
     """
-    return guarded(_records(stream))
+    return guarded(_records(stream, decoder))
 
 
-def _records(stream: BinaryIO) -> Iterator[Record | Rejected]:
+def _records(stream: BinaryIO, decoder: Callable[[bytes], Any]) -> Iterator[Record | Rejected]:
     container = container_of(stream)
     scanner = None
     if container == "lines":
@@ -220,8 +204,8 @@ def _records(stream: BinaryIO) -> Iterator[Record | Rejected]:
     for position, (line, raw) in enumerate(raws):
         try:
             if raw is None:
-                raise too_long(MAX_RECORD_BYTES)
-            yield Record(decode(raw), line, position)
+                raise too_long(current().line)
+            yield Record(decoder(raw), line, position)
         except BadRecord as error:
             yield Rejected(error.problem(line))
     if scanner is not None and container == "array" and scanner.peek() is not None:
@@ -236,10 +220,10 @@ def _values(scanner: Scanner) -> Iterator[tuple[int, bytes | None]]:
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
     """(number, bytes) of every line that is not blank; None for one over the limit, which is never held."""
-    number = 0
-    while line := stream.readline(MAX_RECORD_BYTES + 1):
+    number, limit = 0, current().line
+    while line := stream.readline(limit + 1):
         number += 1
-        if len(line) > MAX_RECORD_BYTES and not line.endswith(b"\n"):
+        if len(line) > limit and not line.endswith(b"\n"):
             while (rest := stream.readline(HEAD_BYTES)) and not rest.endswith(b"\n"):
                 pass
             yield number, None
@@ -261,7 +245,5 @@ def problem_of(error: Exception) -> Problem:
     """An error of reading bytes as data."""
     if isinstance(error, BadRecord):
         return error.problem()
-    if isinstance(error, (gzip.BadGzipFile, EOFError, zlib.error)):
-        return Problem(BAD_GZIP, f"damaged gzip: {error}")
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return Problem(NOT_READ, f"cannot be read: {reason}")

@@ -1,7 +1,7 @@
 """Strict decoding of one JSON text: what is not plain, finite, unambiguous Unicode JSON is a coded problem.
 
 Decided once for every format (the codes are listed in `storage/ingest.py`): numbers that are not finite, duplicate
-keys, lone surrogates, raw NUL bytes, nesting over `MAX_DEPTH` and integers of more than 4,300 digits make the record
+keys, lone surrogates, raw NUL bytes, nesting over the limit and integers of more than 4,300 digits make the record
 unreadable, because no two later readers (DuckDB, Arrow, a trainer) agree on what they mean. `\\u0000` inside a string
 is valid Unicode and is kept.
 """
@@ -13,10 +13,13 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+import msgspec
+
+from ..canonical import canonical_bytes
 from ..errors import IngestError
+from ..limits import current
 from ..records import Problem
 
-MAX_DEPTH = 200
 MAX_RECORD_BYTES = 128 * 2**20
 """A line or element over this length is stepped over without being held."""
 MAX_STORED_BYTES = 32 * 2**20
@@ -40,8 +43,11 @@ BAD_GZIP = "TTC-E023"
 NUL_BYTES = "TTC-E024"
 MORE_PROBLEMS = "TTC-E025"
 
-# A closed string, or (group 1) one that is open to the end. Possessive: hostile text cannot make it backtrack.
+_CHECK_SIZE_FROM = 2**20
+_CONTAINERS = (dict, list)
+_FAST = msgspec.json.Decoder()
 _CONTAINER_BYTES, _VALUE_BYTES = 200, 40  # of a decoded record, as measured, its conversion included
+# A closed string, or (group 1) one that is open to the end. Possessive: hostile text cannot make it backtrack.
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(")(?:[^"\\]++|\\.)*+\\?\Z', re.DOTALL)
 _BRACKETS = re.compile(rb"[\[\]{}]")
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -66,10 +72,40 @@ def wrong_shape(message: str) -> BadRecord:
 
 def decode(data: bytes) -> Any:
     """The value of one JSON text. Raises BadRecord with the code of what is wrong with it."""
+    value, checked = decode_unchecked(data)
+    if checked:
+        return value
+    if len(data) > 2 * current().depth:
+        check_depth(value)
+    return value if has_all_keys(data, canonical_bytes(value)) else _decode_exactly(data)
+
+
+def decode_unchecked(data: bytes) -> tuple[Any, bool]:
+    """As `decode`, but unless True stands beside the value it is not yet checked for depth and double keys.
+
+    msgspec decides what is good; whatever it refuses goes to the slow decoder, which says exactly what is wrong.
+    """
+    if len(data) > _CHECK_SIZE_FROM:
+        _check_size(data)
+    try:
+        return _FAST.decode(data), False
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _decode_exactly(data), True
+
+
+def has_all_keys(data: bytes, canonical: bytes) -> bool:
+    """Whether no key stood twice in `data`: a lost key took its colon with it. False may also be a false alarm."""
+    colons = data.count(b":")
+    if b"\\u003" in data:  # a colon that is escaped stands in the canonical text only
+        colons += data.count(b"\\u003a") + data.count(b"\\u003A")
+    return colons == canonical.count(b":")
+
+
+def _decode_exactly(data: bytes) -> Any:
     _check_size(data)
     if b"\x00" in data:
         raise BadRecord(NUL_BYTES, "raw NUL bytes: binary data, or a file damaged by a crash")
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+    if data.count(b"[") + data.count(b"{") > current().depth:
         _check_depth(data)
     try:
         text = data.decode("utf-8")
@@ -122,8 +158,8 @@ def _without_strings(data: bytes) -> bytes:
 
 
 def _check_size(data: bytes) -> None:
-    if len(data) > MAX_RECORD_BYTES:
-        raise too_long(MAX_RECORD_BYTES)
+    if len(data) > current().line:
+        raise too_long(current().line)
     containers, values = data.count(b"[") + data.count(b"{"), data.count(b",")
     if containers * _CONTAINER_BYTES + values * _VALUE_BYTES > MAX_VALUES_MEMORY:
         raise BadRecord(TOO_LONG, f"{containers} containers and {values} values in one record are too many to hold")
@@ -138,12 +174,23 @@ def _check_depth(data: bytes) -> None:
     depth = 0
     for bracket in _BRACKETS.findall(_without_strings(data)):
         depth += 1 if bracket in b"[{" else -1
-        if depth > MAX_DEPTH:
+        if depth > current().depth:
             raise _too_deep()
 
 
+def check_depth(value: Any) -> None:
+    """Raise BadRecord when containers are nested deeper than the limit."""
+    level = [value]
+    for _ in range(current().depth):
+        inner = (item.values() if type(item) is dict else item for item in level if type(item) in _CONTAINERS)
+        level = [child for children in inner for child in children if type(child) in _CONTAINERS]
+        if not level:
+            return
+    raise _too_deep()
+
+
 def _too_deep() -> BadRecord:
-    return BadRecord(TOO_DEEP, f"nested deeper than {MAX_DEPTH} levels")
+    return BadRecord(TOO_DEEP, f"nested deeper than {current().depth} levels")
 
 
 def _check_surrogates(value: Any) -> None:

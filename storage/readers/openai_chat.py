@@ -6,20 +6,25 @@ A record holds `messages` (a list, or its JSON text) and maybe `tools` (or legac
   with `exit_reason`, `exit_status`, `termination_reason` or `finish_reason` beside it; `scores` {name: value};
 * the task: `task_id`, `instance_id` or `id` (else equal prompts are one task), `seed`, `private`, and `task` and
   `metadata` objects, which become `Task.data` (metadata under its own key);
-* `trial`, `agent`, `model`, `final_state`, `truncated`.
+* `trial`, `agent`, `model`, `final_state`, `truncated`; times (`started_at`, `start_time`, `created_at`, `created`,
+  `timestamp`; `ended_at`, `end_time`) and parameters of sampling (`temperature`, `top_p`, ...).
 
 Every other key, `usage` and `info` too, goes to `Source.extra`; all of it stays in `Source.raw`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
+import msgspec
+
+from ..canonical import canonical_bytes
+from ..chat_log import ChatLog, LoggedPrompt, LoggedSteps, NotPlainError
 from ..codec import score_from
-from ..records import Message, Outcome, Rejected, Score, Source, Task, Trajectory
-from .base import identify
+from ..records import Message, Outcome, Rejected, Score, Source, Step, Task, Trajectory
+from .base import identify, record_id
 from .chat import (
     chat_counts,
     chat_messages,
@@ -35,11 +40,24 @@ from .chat import (
     usage,
     whole,
 )
+from .clock import utc
 from .json_input import Head, records
-from .json_text import BadRecord, decode, wrong_shape
+from .json_text import (
+    MAX_STORED_BYTES,
+    BadRecord,
+    check_depth,
+    decode,
+    decode_unchecked,
+    has_all_keys,
+    too_long,
+    wrong_shape,
+)
 
 _OUTCOMES = ("reward", "score", "resolved")
 _EXITS = ("exit_reason", "exit_status", "termination_reason", "finish_reason")
+_STARTS = ("started_at", "start_time", "created_at", "created", "timestamp")
+_ENDS = ("ended_at", "end_time")
+_SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens")
 _TASK_IDS = ("task_id", "instance_id", "id")
 _TASK_FIELDS = ("id", "prompt", "seed", "private", "data")
 _OTHER_FORMATS = frozenset(("trajectory_format", "simulations", "traj"))  # mini-swe-agent, tau2-bench, tau-bench
@@ -59,7 +77,7 @@ class OpenAIChatReader:
     def read(self, stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:
         """Yield one trajectory, or what is wrong with it, for each record."""
         source = replace(source, format=self.name)
-        for item in records(stream):
+        for item in records(stream, _Text):
             if isinstance(item, Rejected):
                 yield item
                 continue
@@ -89,42 +107,114 @@ def _is_anthropic(message: Mapping[str, Any]) -> bool:
     )
 
 
-def _trajectory(record: Any, source: Source) -> Trajectory:
+class _Text:
+    """A record and its text, not yet checked for depth and double keys: that is cheap where messages are plain."""
+
+    __slots__ = ("data", "value")
+
+    def __init__(self, data: bytes):
+        self.value, checked = decode_unchecked(data)
+        self.data = None if checked else data
+
+    def checked(self) -> Any:
+        """The value, strictly decoded. Raises BadRecord."""
+        if self.data is not None:
+            self.value, self.data = decode(self.data), None
+        return self.value
+
+
+def _trajectory(text: _Text, source: Source) -> Trajectory:
+    record = text.value
     if not isinstance(record, dict):
         raise wrong_shape("a conversation is an object with `messages`")
     if "messages" not in record:
         raise wrong_shape("no `messages`")
     left = dict(record)
-    raw_messages = left.pop("messages")
-    if isinstance(raw_messages, str):
-        raw_messages = decode(raw_messages.encode())
-    messages = chat_messages(raw_messages, "messages")
-    prompt, steps = split(messages, [_message_usage(item) for item in raw_messages if item["role"] == "assistant"])
+    given = left.pop("messages")
+    body = _plain(text, given, left, source.format)
+    if body is None:
+        record = text.checked()
+        left = dict(record)
+        body = _over_records(left.pop("messages"), record, source.format)
     outcome, scores = _verdicts(left)
-    identity, source = identify(
-        source,
-        record,
-        trial=_take_text(left, "trial"),
-        agent=_take_text(left, "agent"),
-        model=_take_text(left, "model"),
-        counts=chat_counts(raw_messages, int(outcome is not None and outcome.value is not None)),
-    )
+    trial, agent, model = (_take_text(left, key) for key in ("trial", "agent", "model"))
     return Trajectory(
-        id=identity,
-        task=_task(left, prompt),
+        id=body.id,
+        task=_task(left, body.prompt),
         tools=_tools(left),
-        prompt=prompt,
-        steps=steps,
+        prompt=body.prompt,
+        steps=body.steps,
         outcome=outcome,
         scores=scores,
         final_state=left.pop("final_state", None),
         truncated=left.pop("truncated", None) is True,
-        source=replace(source, extra=left),
+        source=replace(
+            source,
+            trial=trial,
+            agent=agent,
+            model=model,
+            counts={**body.counts, "rewards": int(outcome is not None and outcome.value is not None)},
+            started_at=_take_time(left, _STARTS),
+            ended_at=_take_time(left, _ENDS),
+            sampling=_take_sampling(left),
+            extra=left,
+            raw=body.raw,
+        ),
     )
+
+
+class _Body(NamedTuple):
+    """A conversation's messages and identity; `raw` None: it is put together from the messages."""
+
+    id: str
+    prompt: Sequence[Message]
+    steps: Sequence[Step]
+    counts: Mapping[str, int]
+    raw: str | None
+
+
+def _plain(text: _Text, given: Any, left: dict[str, Any], format_name: str) -> _Body | None:
+    """The fast way; None when the messages have something that only the other one understands."""
+    if not isinstance(given, list):
+        return None
+    try:
+        chat = ChatLog(given)
+    except NotPlainError:
+        return None
+    check_depth(left)
+    canonical = canonical_bytes({**left, "messages": msgspec.Raw(chat.canonical())})
+    if text.data is not None and not has_all_keys(text.data, canonical):
+        return None
+    if len(canonical) > MAX_STORED_BYTES:
+        raise too_long(MAX_STORED_BYTES)
+    steps = LoggedSteps(chat, canonical_bytes(left).decode())
+    return _Body(record_id(format_name, canonical), LoggedPrompt(chat), steps, chat.counts(0), None)
+
+
+def _over_records(given: Any, record: dict[str, Any], format_name: str) -> _Body:
+    raw_messages = decode(given.encode()) if isinstance(given, str) else given
+    messages = chat_messages(raw_messages, "messages")
+    prompt, steps = split(messages, [_message_usage(item) for item in raw_messages if item["role"] == "assistant"])
+    identity, source = identify(Source(format_name), record)
+    return _Body(identity, prompt, steps, chat_counts(raw_messages, 0), source.raw)
 
 
 def _message_usage(message: Mapping[str, Any]) -> Any:
     return usage(message.get("usage"), message.get("cost"))
+
+
+def _take_time(left: dict[str, Any], keys: Sequence[str]) -> str | None:
+    """A time as ISO 8601 text: given as such, or as seconds since 1970."""
+    found = next((key for key in keys if key in left), None)
+    time = None if found is None else utc(left[found])
+    if time is not None and found is not None:
+        del left[found]
+    return time
+
+
+def _take_sampling(left: dict[str, Any]) -> dict[str, Any] | None:
+    found = {key: left.pop(key) for key in _SAMPLING if isinstance(left.get(key), (int, float))}
+    return found or None
 
 
 def _take_text(left: dict[str, Any], key: str) -> str | None:
@@ -144,7 +234,7 @@ def _tools(left: dict[str, Any]) -> tuple[Mapping[str, Any], ...] | None:
     return None
 
 
-def _task(left: dict[str, Any], prompt: tuple[Message, ...]) -> Task:
+def _task(left: dict[str, Any], prompt: Sequence[Message]) -> Task:
     given = left.pop("task") if isinstance(left.get("task"), dict) else {}
     data: dict[str, Any] = {key: given[key] for key in given if key not in _TASK_FIELDS}
     data |= mapping(given.get("data"))

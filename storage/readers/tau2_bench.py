@@ -5,16 +5,19 @@ once for all simulations is put beside each: the policy (`Task.data["policy"]`; 
 without its evaluation criteria (`Task.data`), the criteria (`Task.private`), tool schemas when the file has them, and
 the rest of `info` (`Source.extra["info"]`). The simulated user may call tools too: those calls and their results carry
 `requestor` "user", are part of the observations, and are counted apart. `simulations` is streamed, wherever in the
-file it stands. A file that holds one simulation by itself is read as well.
+file it stands. Newer versions may keep each simulation in a file of its own, in a folder beside the results: such a
+file is read by itself (it does not have the task's criteria and the tools), and the results without them are valid and
+empty. Ticks of runs with sound stay in the raw record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any, BinaryIO
 
-from ..records import Message, Outcome, Rejected, Score, Source, Task, ToolSchema, Trajectory
+from ..records import Message, Outcome, Rejected, Score, Source, Step, Task, ToolSchema, Trajectory
 from .base import identify
 from .chat import (
     chat_counts,
@@ -30,21 +33,16 @@ from .chat import (
     usage,
     whole,
 )
-from .json_input import Head, container_of, guarded, records, rewind
-from .json_scan import Scanner, elements, keys
-from .json_text import (
-    DUPLICATE_KEY,
-    MAX_RECORD_BYTES,
-    NOT_JSON,
-    WRONG_SHAPE,
-    BadRecord,
-    decode,
-    too_long,
-    wrong_shape,
-)
+from .clock import utc
+from .documents import split_document
+from .json_input import Head, container_of, guarded, records
+from .json_text import BadRecord, wrong_shape
+from .row_fields import stated
 
-_SHARED = ("info", "tasks")
+_SHARED = frozenset(("info", "tasks"))
 _SIMULATION = frozenset(("task_id", "termination_reason", "reward_info"))
+_DAY = 86400
+_IN_RAW = ("start_time", "end_time", "ticks", "effect_timeline")
 _DETAIL = "db_check action_checks env_assertions communicate_checks nl_assertions reward_basis reward_breakdown info"
 
 
@@ -61,6 +59,7 @@ class Tau2BenchReader:
     """Reads tau2-bench results files."""
 
     name = "tau2-bench"
+    empty_is_valid = True
 
     def detect(self, head: Head) -> float:
         """0.97 for a results document, 0.85 for simulations by themselves."""
@@ -80,7 +79,7 @@ class Tau2BenchReader:
 def _is_results(record: Mapping[str, Any]) -> bool:
     """`info` and `tasks` may stand behind simulations that are longer than the head."""
     if "simulations" not in record:
-        return False
+        return isinstance(record.get("tasks"), list) and "environment_info" in mapping(record.get("info"))
     first = mapping(next(iter(listing(record["simulations"])), None))
     return "info" in record or "tasks" in record or _is_simulation(first)
 
@@ -106,64 +105,17 @@ def _read_records(stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rej
 
 
 def _read_document(stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:
-    """Stream a results document: at once when `info` and `tasks` stand first, else with a second walk."""
-    rewind(stream)
-    scanner = Scanner(stream)
-    found: dict[str, Any] = {}
-    seen: set[str] = set()
-    late = False
-    for key in keys(scanner):
-        if key in seen:
-            raise BadRecord(DUPLICATE_KEY, f"key {key[:60]!a} twice in one object", scanner.line)
-        seen.add(key)
-        if key == "simulations" and set(_SHARED) <= seen:
-            yield from _read_simulations(scanner, _shared(found), source)
-        elif key == "simulations":
-            late = True
-            scanner.value(keep=False)
-        else:
-            line = scanner.line
-            found[key] = _decoded(scanner.value(), line)
-    if scanner.peek() is not None:
-        raise BadRecord(NOT_JSON, "more text behind the end of the document", scanner.line)
-    if late:
-        yield from _read_late(stream, _shared(found), source)
-    elif "simulations" not in seen:
-        yield _read_one(found, _Shared(), replace(source, line=1))
-
-
-def _read_late(stream: BinaryIO, shared: _Shared, source: Source) -> Iterator[Trajectory | Rejected]:
-    rewind(stream)
-    scanner = Scanner(stream)
-    for key in keys(scanner):
-        if key == "simulations":
-            yield from _read_simulations(scanner, shared, source)
-        else:
-            scanner.value(keep=False)
-
-
-def _read_simulations(scanner: Scanner, shared: _Shared, source: Source) -> Iterator[Trajectory | Rejected]:
-    if scanner.peek() != "[":
-        line, other = scanner.line, _decoded(scanner.value(), scanner.line)
-        if other is not None:
-            raise BadRecord(WRONG_SHAPE, "`simulations` is not a list", line)
+    """Stream a results document; a document without simulations is one by itself, unless it has their tasks: then they
+    are in files of their own, in a folder beside it.
+    """
+    found, simulations = split_document(stream, "simulations", _SHARED)
+    if simulations is None:
+        if not found.keys() >= _SHARED:
+            yield _read_one(found, _Shared(), replace(source, line=1))
         return
-    for line, raw in elements(scanner):
-        try:
-            simulation = _decoded(raw, line)
-        except BadRecord as error:
-            yield Rejected(error.problem(line))
-        else:
-            yield _read_one(simulation, shared, replace(source, line=line))
-
-
-def _decoded(raw: bytes | None, line: int) -> Any:
-    try:
-        if raw is None:
-            raise too_long(MAX_RECORD_BYTES)
-        return decode(raw)
-    except BadRecord as error:
-        raise BadRecord(error.error_code, error.message, line) from None
+    shared = _shared(found)
+    for item in simulations:
+        yield item if isinstance(item, Rejected) else _read_one(item.value, shared, replace(source, line=item.line))
 
 
 def _shared(results: Mapping[str, Any]) -> _Shared:
@@ -203,7 +155,8 @@ def _trajectory(simulation: Any, shared: _Shared, source: Source) -> Trajectory:
     raw_messages = simulation.get("messages")
     raw_messages = [] if raw_messages is None else raw_messages
     messages = _messages(raw_messages)
-    prompt, steps = split(messages, [_usage(item) for item in raw_messages if item["role"] == "assistant"])
+    acted = [item for item in raw_messages if item["role"] == "assistant"]
+    prompt, steps = split(messages, [_usage(item) for item in acted])
     value = number(mapping(simulation.get("reward_info")).get("reward"), "reward_info.reward")
     agent = mapping(shared.info.get("agent_info"))
     identity, source = identify(
@@ -214,6 +167,10 @@ def _trajectory(simulation: Any, shared: _Shared, source: Source) -> Trajectory:
         model=string(agent.get("llm")),
         counts=_counts(raw_messages, int(value is not None)),
         extra=_extra(simulation, shared),
+        started_at=utc(simulation.get("start_time")),
+        ended_at=utc(simulation.get("end_time")),
+        usage=usage(None, simulation.get("agent_cost")),
+        sampling=stated(mapping(agent.get("llm_args"))),
     )
     outcome, scores = _verdicts(simulation, value)
     return Trajectory(
@@ -221,7 +178,7 @@ def _trajectory(simulation: Any, shared: _Shared, source: Source) -> Trajectory:
         task=_task(simulation, shared, messages),
         tools=shared.tools,
         prompt=prompt,
-        steps=steps,
+        steps=tuple(_told(step, item) for step, item in zip(steps, acted, strict=True)),
         outcome=outcome,
         scores=scores,
         truncated=_was_cut(outcome),
@@ -250,7 +207,12 @@ def _message(value: Any, where: str) -> Message:
     if message.role == "tool":
         own_id = text(value.get("id"))
         user = message.requestor == "user"
-        return replace(message, tool_call_id=own_id or message.tool_call_id, requestor="user" if user else None)
+        return replace(
+            message,
+            tool_call_id=own_id or message.tool_call_id,
+            requestor="user" if user else None,
+            is_error=value.get("error") is True,
+        )
     calls_tools = message.role == "user" and bool(message.tool_calls)
     return replace(message, requestor="user" if calls_tools else None)
 
@@ -260,6 +222,17 @@ def _usage(message: Mapping[str, Any]) -> Any:
     given = mapping(message.get("usage"))
     raw = mapping(mapping(message.get("raw_data")).get("usage"))
     return usage({**raw, **given}, message.get("cost"))
+
+
+def _told(step: Step, message: Mapping[str, Any]) -> Step:
+    """When an action was made, and by what. A message is stamped when it is complete."""
+    ended = utc(message.get("timestamp"))
+    seconds = number(message.get("generation_time_seconds"), "generation_time_seconds")
+    started = None
+    if ended is not None and seconds is not None and 0 <= seconds < _DAY:
+        started = utc((datetime.fromisoformat(ended) - timedelta(seconds=seconds)).isoformat())
+    model = string(mapping(message.get("raw_data")).get("model"))
+    return replace(step, started_at=started, ended_at=ended, model=model)
 
 
 def _counts(values: list[Mapping[str, Any]], rewards: int) -> dict[str, int]:
@@ -293,7 +266,7 @@ def _task(simulation: Mapping[str, Any], shared: _Shared, messages: tuple[Messag
 
 
 def _extra(simulation: Mapping[str, Any], shared: _Shared) -> dict[str, Any]:
-    used = ("messages", "task_id", "trial", "seed", "reward_info", "termination_reason", "policy")
+    used = ("messages", "task_id", "trial", "seed", "reward_info", "termination_reason", "policy", *_IN_RAW)
     extra = {key: simulation[key] for key in simulation if key not in used and simulation[key] is not None}
     environment = mapping(shared.info.get("environment_info"))
     about = {key: shared.info[key] for key in shared.info if key != "environment_info"}

@@ -1,8 +1,9 @@
 """Reader of tau-bench (v1) results: a list of {task_id, trial, reward, info, traj}.
 
 Gold (the task's `actions` and `outputs`) goes to `Task.private`; the log has no tool schemas (`tools` None) and names
-neither agent nor model. The domain is known where the system prompt is one of tau-bench's own policies. A run that died
-of an error has `info.error` and often an empty `traj`: it is kept, with the error as its exit reason.
+neither agent, model nor times. The domain is known where the system prompt is one of tau-bench's own policies. A run
+that died of an error has `info.error` and often an empty `traj`: it is kept, with the error as its exit reason. Its
+environment answers a call that failed with a text that begins with `Error: `: such a result is marked as an error.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def _trajectory(record: Any, source: Source) -> Trajectory:
     info = mapping(record.get("info"))
     raw_messages = record.get("traj")
     raw_messages = [] if raw_messages is None else raw_messages
-    messages = chat_messages(raw_messages, "traj")
+    messages = [_marked(message) for message in chat_messages(raw_messages, "traj")]
     spent = [usage(message.get("usage")) for message in raw_messages if message["role"] == "assistant"]
     prompt, steps = split(messages, spent)
     value = number(record.get("reward"), "reward")
@@ -78,6 +79,11 @@ def _trajectory(record: Any, source: Source) -> Trajectory:
         truncated=info.get("error") is not None,
         source=source,
     )
+
+
+def _marked(message: Message) -> Message:
+    failed = message.role == "tool" and isinstance(message.content, str) and message.content.startswith("Error: ")
+    return replace(message, is_error=True) if failed else message
 
 
 def _extra(record: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from benchmarks.search.problems.grid import TURNS, slippery_grid
 from benchmarks.search.problems.traps import traps
 from benchmarks.search.tables import Row, summary, table, wilson, write_between
 from benchmarks.search.world import Meter, Place, Reading, leaves
+from ttc_replay import search
+from ttc_replay.search.mcts import MCTS
 
 DETERMINISTIC = ["needle", "sparse", "deceptive", "game24"]
 SEEDS = range(20)
@@ -121,14 +123,14 @@ def test_the_meter_says_who_stops_before_its_budget_is_spent_and_who_expands_end
         meter.expand_end()
 
     (reading,) = metered("one run", "plain", one_run).play(PROBLEMS["needle"](0), [50])
-    assert (reading.transitions, reading.stalled, reading.ends_expanded) == (6, True, 1)
+    assert (reading.transitions, reading.stalled, reading.ended, reading.ends_expanded) == (6, False, True, 1)
 
     def idle(meter: Meter) -> None:
         while True:
             meter.step(meter.root, "a")
 
     (reading,) = metered("idle", "plain", idle).play(PROBLEMS["needle"](0), [5000])
-    assert (reading.transitions, reading.stalled) == (1, True)
+    assert (reading.transitions, reading.stalled, reading.ended) == (1, True, False)
     assert reading.repeats < 200
     busy = metered("busy", "peer", one_and_two_repeats)
     assert [r.transitions for r in busy.play(PROBLEMS["needle"](0), [90])] == [60 + 15 + 4]
@@ -156,6 +158,34 @@ def test_ours_and_the_meter_agree_on_what_was_paid(name: str) -> None:
     for reading in ours("mcts", width=4).play(PROBLEMS[name](1), [30, 60]):
         assert reading.transitions == reading.limit
         assert (reading.ends_expanded, reading.repeats, reading.stalled) == (0, 0, False)
+
+
+@pytest.mark.parametrize("name", search.names())
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_none_of_ours_stalls_expands_an_end_or_pays_twice(problem: str, name: str) -> None:
+    (reading,) = ours(name).play(PROBLEMS[problem](2), [128])
+    assert (reading.stalled, reading.ends_expanded, reading.repeats) == (False, 0, 0)
+    assert reading.transitions == reading.limit or reading.ended
+
+
+def test_an_algorithm_that_gives_up_stalls_and_one_whose_plan_ends_does_not() -> None:
+    class Tired(MCTS):
+        """Asks for nothing more once it has eight nodes, and does not say why."""
+
+        def ask(self, tree: search.Tree, k: int) -> list[search.Ask]:
+            return super().ask(tree, k) if len(tree) < 8 else []
+
+    class Done(Tired):
+        """The same by plan."""
+
+        def plan_ended(self, tree: search.Tree) -> str | None:
+            return "eight nodes are enough" if len(tree) >= 8 else None
+
+    seen = {}
+    for kind in (Tired, Done):
+        (reading,) = ours(kind).play(PROBLEMS["needle"](0), [50])
+        seen[kind.__name__] = (reading.transitions, reading.stalled, reading.ended)
+    assert seen == {"Tired": (7, True, False), "Done": (7, False, True)}
 
 
 def test_wilson_is_the_published_interval() -> None:
@@ -194,8 +224,6 @@ def test_the_summary_names_the_best_of_each_group() -> None:
 
 
 def test_everybody_has_every_algorithm_and_every_peer_once() -> None:
-    from ttc_replay import search
-
     names = [one.name for one in everybody()]
     assert len(set(names)) == len(names)
     assert set(search.names()) <= set(names)

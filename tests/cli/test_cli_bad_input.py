@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,6 +92,13 @@ def test_a_dry_run_stores_nothing_and_makes_no_file(cli: Any, record: Any, write
         (("logs.jsonl", "--on-bad", "explode"), "skip or fail"),
         (("logs.jsonl", "--limit", "-1"), "--limit"),
         (("logs.jsonl", "--limit", "many"), "--limit"),
+        (("logs.jsonl", "--tag", "team"), "not key=value"),
+        (("logs.jsonl", "--tag", "team=a", "--tag", "team=b"), "given twice"),
+        (("logs.jsonl", "--since", "march"), "no date"),
+        (("logs.jsonl", "--max-line", "12 parsecs"), "--max-line"),
+        (("logs.jsonl", "--max-file", "0"), "--max-file"),
+        (("logs.jsonl", "--max-depth", "9999"), "at most 240"),
+        (("postgresql://u:secret@h/db",), "--format langgraph"),
     ],
 )
 def test_wrong_ingest_commands_make_no_database(
@@ -356,3 +364,107 @@ def test_a_reward_that_raises(cli: Any, toys: Path, plugin: Any, role: str) -> N
     if role == "guide":
         assert scores["rows"]
         assert all(row["value"] is None and "cannot judge" in row["error"] for row in scores["rows"])
+
+
+# --- input of any size ----------------------------------------------------------------------------------------------
+
+MEASURED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_CPU, (240, 240))
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+from ttc_replay.cli.main import main
+code = 0
+try:
+    main(sys.argv[1:])
+except SystemExit as left:
+    code = left.code
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print("peak", peak.split()[1], file=sys.stderr)
+sys.exit(code)
+"""
+MOST_MEMORY = 1.5 * 2**20
+"""In KiB: promise P8."""
+MIB = 2**20
+
+
+def line_of(size: int, start: bytes, end: bytes) -> Iterator[bytes]:
+    yield start
+    for _ in range(size // MIB):
+        yield b"x" * MIB
+    yield end + b"\n"
+
+
+def chat(content: bytes) -> bytes:
+    return b'{"messages": [{"role": "user", "content": "' + content + b'"}, {"role": "assistant", "content": "b"}]}\n'
+
+
+def huge_line(size: int) -> Iterator[bytes]:
+    start, end = chat(b"|").rstrip().split(b"|")
+    yield chat(b"first")
+    yield from line_of(size, start, end)
+    yield chat(b"last")
+
+
+def many_values() -> Iterator[bytes]:
+    yield chat(b"first")[:-2] + b', "n": ['
+    for _ in range(70):
+        yield b'{"a":[]},' * 100_000
+    yield b"1]}\n" + chat(b"last")
+
+
+def deep() -> Iterator[bytes]:
+    yield chat(b"first")
+    for _ in range(64):
+        yield b"[" * MIB
+    yield b"\n" + chat(b"last")
+
+
+HUGE: dict[str, tuple[Callable[[], Iterator[bytes]], int, int, str]] = {
+    "a line of 300 MB": (lambda: huge_line(300_000_000), 2, 1, "TTC-E021"),
+    "a line that fits, and is too much to store": (lambda: huge_line(120 * MIB), 2, 1, "TTC-E021"),
+    "a line of 60 MB of values": (many_values, 1, 1, "TTC-E021"),
+    "64 million brackets": (deep, 2, 1, "TTC-E02"),
+    "one line without end": (
+        lambda: line_of(300_000_000, b'{"messages": [{"role": "user", "content": "', b""),
+        0,
+        0,
+        "TTC-E",
+    ),
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize("what", HUGE)
+def test_no_input_takes_more_than_its_memory(tmp_path: Path, what: str) -> None:
+    make, stored, skipped, code = HUGE[what]
+    command = [sys.executable, "-c", MEASURED, "--db", str(tmp_path / "ttc.duckdb"), "--json", "ingest", "-"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None
+        for chunk in make():
+            process.stdin.write(chunk)
+        out, err = process.communicate(timeout=240)
+    assert b"Traceback" not in err, err
+    report = json.loads(out)
+    assert (report["totals"]["trajectories"], report["totals"]["skipped"]) == (stored, skipped), err
+    assert report["files"][0]["problems"][0]["code"].startswith(code)
+    assert process.returncode == (1 if stored else 3)
+    assert int(err.split()[-1]) < MOST_MEMORY
+
+
+# --- text that steers a terminal ------------------------------------------------------------------------------------
+
+
+def test_escape_codes_reach_no_terminal(cli: Any, record: Any, write_logs: Any, tmp_path: Path) -> None:
+    evil = "\x1b[31mred\x1b]0;title\x07\x9b2J"
+    folder = tmp_path / f"logs{evil}'; drop table steps; --"
+    folder.mkdir()
+    logs = write_logs(folder / f"a{evil}.jsonl", [record(1, task=evil, agent=evil, **{evil: evil})])
+    with logs.open("a") as stream:
+        stream.write('{"messages": 1, "' + evil + '": 1, "' + evil + '": 2}\n')
+    for arguments in ((), ("--json",), ("-v",)):
+        done = cli("ingest", folder, *arguments)
+        assert done.code == 1
+        for text in (done.out, done.err):
+            assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text), text
+    assert cli("ls", "datasets").code == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ttc_replay import Message, Proposal, ProposalRequest, StepResult, Task, ToolCall, Trajectory, Usage, reward
+from ttc_replay.examples.bookkeeping.environment import BookkeepingEnvironment
 from ttc_replay.storage.codec import action_key
 
 LENGTH = 4
@@ -205,3 +206,46 @@ class Texts:
 def total_of(trajectory: Trajectory) -> str | None:
     """What a run of the toy world answers: its total."""
     return None if trajectory.final_state is None else str(trajectory.final_state["total"])
+
+
+class Lucky(Counter):
+    """The toy world with chances: under one seed in four, two more are there at the end."""
+
+    def __init__(self, tool: str = "add") -> None:
+        super().__init__(tool)
+        self.luck = 0
+
+    def reseed(self, seed: int) -> None:
+        self.luck = 2 * (seed % 4 == 0)
+
+    def step(self, action: Message) -> StepResult:
+        if self.done == LENGTH - 1:
+            self.total += self.luck
+        return super().step(action)
+
+    def fork(self) -> Lucky:
+        other = Lucky(self.tool)
+        other.total, other.done, other.target, other.luck = self.total, self.done, self.target, self.luck
+        return other
+
+
+class Moody(BookkeepingEnvironment):
+    """The bookkeeping world with chances: under one seed in three the month cannot be closed."""
+
+    moody = False
+
+    def reseed(self, seed: int) -> None:
+        self.moody = seed % 3 == 0
+
+    def step(self, action: Message) -> StepResult:
+        if self.moody and any(call.name == "close_month" for call in action.tool_calls):
+            text = '{"error": "the bank is away"}'
+            return StepResult([Message("tool", text, tool_call_id=c.id, name=c.name) for c in action.tool_calls])
+        return super().step(action)
+
+    def fork(self) -> Moody:
+        other = super().fork()
+        other.__class__ = Moody
+        assert isinstance(other, Moody)
+        other.moody = self.moody
+        return other

@@ -184,6 +184,12 @@ RECORDS = (
 
 
 @pytest.fixture(scope="session")
+def toy_runs() -> list[dict[str, Any]]:
+    """The records of the first log: two failed runs of one task."""
+    return RECORDS[0]
+
+
+@pytest.fixture(scope="session")
 def job(paid_server: PaidServer, forked: Run, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """The job, done once without interruption, with a copy of everything before each stage."""
     whole = tmp_path_factory.mktemp("job")

@@ -185,8 +185,8 @@ def test_equal_ids_of_other_formats_or_domains_are_other_tasks() -> None:
 
     airline, retail = labelled("a", "x", "airline", "fly"), labelled("r", "x", "retail", "buy")
     policy = prepared(airline, retail, labelled("o", "y", "airline", "walk"), same_task_only=True)
-    of_record = ProposalRequest(airline.task, "a", 0, "0", airline.prompt, (), 8, 0)
-    of_stranger = ProposalRequest(airline.task, "unknown", 0, "0", airline.prompt, (), 8, 0)
+    of_record = ProposalRequest(airline.task, "a", 0, "0", tuple(airline.prompt), (), 8, 0)
+    of_stranger = ProposalRequest(airline.task, "unknown", 0, "0", tuple(airline.prompt), (), 8, 0)
     assert keys(policy, of_record) == ["call:fly({})"]
     assert set(keys(policy, of_stranger)) == {"call:fly({})", "call:walk({})"}
 

@@ -28,7 +28,7 @@ def node(number: int, value: float | None = None, *, parent: int = 0, depth: int
 ROOT = node(0, parent=-1, depth=0, terminal=False)
 EVENTS: list[dict[str, Any]] = [
     {"event": "config", "trajectories": ["x", "y"]},
-    {"event": "baseline", "t": 0},
+    {"event": "baseline", "t": 0, "judged": 0.25},
     tell(1, spent=1, calls=1, usage={"prompt_tokens": 10, "completion_tokens": 2, "cost_usd": 0.5}),
     tell(9, t=1, spent=7),
     tell(2, 3, spent=2, calls=1, usage={"prompt_tokens": 20, "cost_usd": None}),
@@ -93,6 +93,20 @@ def test_the_gate_is_played_again_at_a_cut(unit: str, most: float, transitions: 
 def test_a_confirmed_leaf_has_the_mean_of_its_plays() -> None:
     confirmed = [*EVENTS[:-1], {**gate(2, 1.0, passed=True), "confirmed": [0.75, 0.5, 4]}]
     assert made(confirmed).at("transitions", 6)[1] == 0.75
+
+
+def test_what_had_to_be_confirmed_passes_by_the_record_only() -> None:
+    events = [event for event in EVENTS if event["event"] != "gate"]
+    plays = [*events, {**gate(4, 0.9, passed=True, first=True), "confirmed": [0.75, 0.5, 4]}]
+    found = made(plays, gate=False, confirm=True)
+    assert [found.at("transitions", most)[1] for most in (0, 1, 3, 6)] == [0.25, 0.25, None, 0.75]
+
+
+def test_the_baseline_of_a_cut_is_the_verdict_on_the_record_not_the_mean_that_the_report_has() -> None:
+    told = told_by_trajectory(EVENTS)["x"]
+    assert curve(told, NODES, candidates=2, baseline=0.5, gate=True).at("transitions", 0)[1] == 0.25
+    told.baselines.clear()
+    assert curve(told, NODES, candidates=2, baseline=0.5, gate=True).at("transitions", 0)[1] == 0.5
 
 
 def test_only_so_many_candidates_are_looked_at() -> None:

@@ -128,7 +128,7 @@ def test_all_abstaining_abstains() -> None:
     ("broken", "named"),
     [
         (Batch(RuntimeError("no ledger")), "no ledger"),
-        (Batch([Score(1.0)]), "1 scores for 2 items"),
+        (Batch([]), "0 scores for 1 items"),
         (Batch(Score(math.nan)), "finite"),
         (Batch("fine"), "not a score"),
         (Batch(Score(error="unbalanced")), "unbalanced"),
@@ -151,6 +151,40 @@ def test_an_error_of_one_item_leaves_the_other_alone() -> None:
     verdicts = compose([Weighted("first", first)]).score_all([run((1.0,)), run(None)], [True, True])
     assert verdicts[0].combined == Score(1.0)
     assert "TypeError" in str(verdicts[1].combined.error)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 13])
+@pytest.mark.parametrize("bad", [0, 5, 12])
+def test_a_call_that_fails_for_many_is_made_again_in_halves(count: int, bad: int) -> None:
+    """So a verdict does not depend on which others were in the same call."""
+
+    class Fussy(Batch):
+        def score(self, items: Sequence[Trajectory]) -> Any:
+            self.answer = [item.final_state for item in items]
+            if bad in self.answer:
+                self.answer = ValueError("too much") if bad else []
+            return super().score(items)
+
+    fussy = Fussy(None)
+    verdicts = compose([Weighted("fussy", fussy)]).score([run(number) for number in range(count)])
+    assert [score.value for score in verdicts] == [None if n == bad else float(n) for n in range(count)]
+    assert len(fussy.asked) <= 1 + 2 * (count - 1).bit_length()
+    assert all((score.error is not None) == (n == bad) for n, score in enumerate(verdicts))
+
+
+def test_parts_that_want_batches_and_others_may_be_asked_apart() -> None:
+    model = Batch(0.25, process=True)
+    composed = compose([Weighted("first", first), Weighted("batch", model), Weighted("second", second)])
+    assert ([part.name for part in composed.gathered], composed.batched) == (["batch"], True)
+    items, over = [run((1.0, 0.5)), run((1.0, 0.5))], [True, False]
+    said = composed.ask(composed.alone, items, over)
+    assert model.asked == []
+    for scores, more in zip(said, composed.ask(composed.gathered, items, over), strict=True):
+        scores.update(more)
+    apart, together = [composed.judged(scores) for scores in said], composed.score_all(items, over)
+    assert apart == together
+    assert [list(verdict.parts) for verdict in apart] == [["first", "batch", "second"], ["batch", "second"]]
+    assert not compose([Weighted("first", first)]).batched
 
 
 def test_plain_functions_and_loose_scores_are_accepted() -> None:

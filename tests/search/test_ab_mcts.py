@@ -12,15 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ttc_replay import search
-from ttc_replay.search import Child, ab_mcts
+from ttc_replay.search import Child, ab_mcts, thompson
+from ttc_replay.search.tree import mix
 from ttc_replay.storage.errors import UsageError
 
 SEARCHES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def scores_of(values: Sequence[float]) -> ab_mcts.Scores:
+def scores_of(values: Sequence[float]) -> thompson.Scores:
     """The values, observed one by one."""
-    scores = ab_mcts.Scores()
+    scores = thompson.Scores()
     for value in values:
         scores.add(value)
     return scores
@@ -51,13 +52,13 @@ def test_the_gaussian_posterior_is_equations_12_to_15(values: list[float]) -> No
     spread = math.fsum((value - mean) ** 2 for value in values)
     new_mean = (kappa * m + n * mean) / (kappa + n)
     new_tau = (nu * tau_squared + spread + n * kappa / (kappa + n) * (m - mean) ** 2) / (nu + n)
-    got = ab_mcts.gaussian_posterior(scores_of(values))
+    got = thompson.gaussian_posterior(scores_of(values))
     assert got == pytest.approx((new_mean, kappa + n, nu + n, new_tau), rel=1e-12)
 
 
 @pytest.mark.parametrize("values", [[], [0.3], [0.9, 0.1, 0.5], [1.0] * 9])
 def test_the_beta_posterior_is_equations_18_and_19(values: list[float]) -> None:
-    a, b = ab_mcts.beta_posterior(scores_of(values))
+    a, b = thompson.beta_posterior(scores_of(values))
     assert a == pytest.approx(0.5 + sum(values))
     assert b == pytest.approx(0.5 + sum(1.0 - value for value in values))
 
@@ -65,38 +66,38 @@ def test_the_beta_posterior_is_equations_18_and_19(values: list[float]) -> None:
 def samples(draw: Any, count: int = 6000) -> list[float]:
     """`draw` on hashed numbers with another salt each time."""
     tree = search.Tree(seed=7)
-    return [draw(ab_mcts.uniforms(tree, 0, salt)) for salt in range(count)]
+    return [draw(thompson.uniforms(tree, 0, salt)) for salt in range(count)]
 
 
 @pytest.mark.parametrize("shape", [0.5, 1.0, 2.5, 40.0])
 def test_gamma_variates_have_mean_and_variance_of_their_shape(shape: float) -> None:
-    drawn = samples(lambda numbers: ab_mcts.gamma(shape, numbers))
+    drawn = samples(lambda numbers: thompson.gamma(shape, numbers))
     assert min(drawn) > 0.0
     assert fmean(drawn) == pytest.approx(shape, rel=0.05)
     assert variance(drawn) == pytest.approx(shape, rel=0.12)
 
 
 def test_small_gamma_variates_have_the_quartiles_of_their_distribution() -> None:
-    low, middle, high = quantiles(samples(lambda numbers: 2.0 * ab_mcts.gamma(0.5, numbers)), n=4)
+    low, middle, high = quantiles(samples(lambda numbers: 2.0 * thompson.gamma(0.5, numbers)), n=4)
     assert (low, middle, high) == pytest.approx((0.1015, 0.4549, 1.3233), rel=0.1)  # chi-squared, 1 degree of freedom
 
 
 @pytest.mark.parametrize("values", [[], [0.9, 0.7, 0.8, 0.2], [0.0] * 6])
 def test_beta_variates_have_mean_and_variance_of_the_posterior(values: list[float]) -> None:
     scores = scores_of(values)
-    a, b = ab_mcts.beta_posterior(scores)
-    drawn = samples(lambda numbers: ab_mcts.draw_beta(scores, numbers))
+    a, b = thompson.beta_posterior(scores)
+    drawn = samples(lambda numbers: thompson.draw_beta(scores, numbers))
     assert fmean(drawn) == pytest.approx(a / (a + b), rel=0.06)
     assert variance(drawn) == pytest.approx(a * b / (a + b) ** 2 / (a + b + 1.0), rel=0.12)
 
 
 def test_gaussian_variates_follow_students_distribution() -> None:
-    low, middle, high = quantiles(samples(lambda numbers: ab_mcts.draw_gaussian(ab_mcts.Scores(), numbers)), n=4)
+    low, middle, high = quantiles(samples(lambda numbers: thompson.draw_gaussian(thompson.Scores(), numbers)), n=4)
     assert middle == pytest.approx(0.0, abs=0.02)
     assert (low, high) == pytest.approx((-math.sqrt(0.1), math.sqrt(0.1)), rel=0.07)  # Cauchy: quartiles at its scale
     scores = scores_of([0.4, 0.6] * 10)
-    drawn = samples(lambda numbers: ab_mcts.draw_gaussian(scores, numbers))
-    mean, kappa, nu, tau_squared = ab_mcts.gaussian_posterior(scores)
+    drawn = samples(lambda numbers: thompson.draw_gaussian(scores, numbers))
+    mean, kappa, nu, tau_squared = thompson.gaussian_posterior(scores)
     assert median(drawn) == pytest.approx(mean, abs=0.01)
     assert variance(drawn) == pytest.approx(tau_squared / kappa * nu / (nu - 2.0), rel=0.1)
 
@@ -108,11 +109,37 @@ def test_numbers_stay_inside_the_open_interval() -> None:
         def draw(self, node: int, turn: int) -> float:
             return float(turn % 2)
 
-    numbers: Iterator[float] = ab_mcts.uniforms(Edge(), 0, 1)
+    numbers: Iterator[float] = thompson.uniforms(Edge(), 0, 1)
     drawn = [next(numbers) for _ in range(50)]
     assert min(drawn) > 0.0
     assert max(drawn) < 1.0
     assert len(set(drawn)) == 2
+
+
+@SEARCHES
+@given(
+    st.lists(st.lists(st.floats(-1.0, 2.0), max_size=6), min_size=1, max_size=40),
+    st.integers(0, 1000),
+    st.sampled_from([(0.0, 1.0), (-1.0, 2.0), (5.0, 5.0)]),
+    st.sampled_from(["gaussian", "beta"]),
+)
+def test_quick_draws_are_the_plain_ones(
+    observed: list[list[float]], seed: int, span: tuple[float, float], model: str
+) -> None:
+    tree = search.Tree(seed=seed)
+    children = [tree.add(0, Child(f"n{index}")) for index in range(len(observed))]
+    for bound in span:
+        tree.bounds.include(bound)
+    arrived = {child: scores_of(values) for child, values in zip(children, observed, strict=True)}
+    sampler = {"gaussian": thompson.draw_gaussian, "beta": thompson.draw_beta}[model]
+    for tree.opened in range(5):
+        plain = {
+            child: sampler(thompson.scaled(tree, scores), thompson.uniforms(tree, child, mix(tree.opened, 3)))
+            for child, scores in arrived.items()
+        }
+        draws = thompson.Draws(tree, model)
+        assert [draws.one(arrived[child], child, 3) for child in children] == [plain[child] for child in children]
+        assert draws.best(arrived, children, 3) == max(children, key=lambda child: (plain[child], -tree.order[child]))
 
 
 # Backup
@@ -128,7 +155,7 @@ def test_the_backup_is_that_of_figure_3() -> None:
     told(algorithm, tree, third, Child("d", value=0.3))
     evidence = ab_mcts.evidence_of(tree)
 
-    def same(scores: ab_mcts.Scores, values: list[float]) -> bool:
+    def same(scores: thompson.Scores, values: list[float]) -> bool:
         plain = scores_of(values)
         return scores.count == plain.count and scores.mean == pytest.approx(plain.mean)
 
@@ -191,11 +218,11 @@ def test_all_visits_are_evidence_and_nothing_else_is(toy: Any, world: dict[str, 
     toy.play(algorithm, made, tree, width=width, budget=120)
     evidence = ab_mcts.evidence_of(tree)
     for node in range(len(tree)):
-        arrived = evidence.arrived.get(node, ab_mcts.Scores())
+        arrived = evidence.arrived.get(node, thompson.Scores())
         if node:
             assert arrived.count == tree.visits[node]
             assert arrived.count * arrived.mean == pytest.approx(tree.value_sum[node], abs=1e-9)
-        arms = [arm.get(node, ab_mcts.Scores()) for arm in (evidence.generated, evidence.continued)]
+        arms = [arm.get(node, thompson.Scores()) for arm in (evidence.generated, evidence.continued)]
         assert sum(arm.count for arm in arms) == tree.visits[node] - tree.ends[node]
 
 

@@ -150,3 +150,34 @@ def test_every_step_is_left_and_the_record_is_not_followed(toy: Any) -> None:
     toy.play(search.AutoBranch(search.create("mcts")), world, tree, width=4, budget=200)
     for node in (0, *spine[:-1]):
         assert any(not tree.spine[child] for child in tree.children(node))
+
+
+def test_a_vote_goes_on_at_the_other_points_when_one_is_exhausted(toy: Any) -> None:
+    """One action a state: the first and the last point are exhausted by their first ask, the middle one is not."""
+    world, tree = toy.World(branching=1, max_depth=3, early_end=0.0), search.Tree()
+    toy.record(tree, world, ("a", "a", "a"))
+    played = toy.play(search.AutoBranch(search.create("self-consistency")), world, tree)
+    assert sorted(ask.node for ask in played.asks) == [0, 1, 2]
+    assert tree.status[0] == "exhausted"
+
+
+def test_another_outcome_of_the_recorded_action_does_not_leave_the_record() -> None:
+    tree = recorded(1)
+    algorithm = search.AutoBranch(search.create("mcts", outcome_coefficient=1.0))
+    tree.hold(0)
+    algorithm.tell(tree, tree.open_ask(0, 1, "r0").id, [Child("r0~1", value=0.5)])
+    tree.complete[0] = True
+    assert algorithm.ask(tree, 1) == []
+    assert search.plan_ended(algorithm, tree) == "no branch point is left"
+
+
+def test_it_has_ended_when_its_algorithm_has_at_every_point(toy: Any) -> None:
+    world, tree = toy.World(seed=4, branching=3, fewest=3, max_depth=5, early_end=0.0), search.Tree()
+    toy.record(tree, world, ("a",) * 5)
+    algorithm = search.AutoBranch(search.create("greedy", branching=2))
+    ended = []
+    toy.play(algorithm, world, tree, check=lambda tree: ended.append(search.plan_ended(algorithm, tree)))
+    assert set(ended[:-1]) == {None}
+    assert search.plan_ended(algorithm, tree) == "its run has come to an end"
+    assert tree.status[0] == "open"
+    assert tree.start == branch_points(tree)[-2]  # the last one that was probed; the question has not moved it

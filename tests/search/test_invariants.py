@@ -9,123 +9,89 @@ from hypothesis import strategies as st
 
 from ttc_replay import search
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "self-consistency": {
+        "n": st.integers(1, 12),
+        "vote": st.sampled_from(["majority", "weighted"]),
+        "stop_early": st.sampled_from([0.5, 0.8, 0.95, 1.0]),
+        "prune_below": st.just(0.3),
+    },
+    "gumbel": {
+        "considered": st.integers(1, 6),
+        "c_visit": st.sampled_from([0.0, 10.0]),
+        "c_scale": st.sampled_from([0.0, 0.1]),
+        "widening_coefficient": st.sampled_from([0.0, 1.0]),
+        "widening_exponent": st.sampled_from([0.0, 1.0]),
+        "prune_below": st.just(0.3),
+    },
+    "ab-mcts": {"prior_model": st.sampled_from(["gaussian", "beta"]), "prune_below": st.just(0.3)},
+    "particles": {
+        "particles": st.integers(1, 6),
+        "temperature": st.sampled_from([0.05, 3.0]),
+        "resampling": st.sampled_from(["multinomial", "systematic"]),
+        "resample_below": st.sampled_from([0.0, 0.5]),
+        "generations": st.integers(1, 3),
+        "prune_below": st.just(0.3),
+    },
+    "omega-prm": {
+        "rollouts": st.integers(1, 5),
+        "searches": st.integers(1, 3),
+        "success_at": st.sampled_from([None, 0.5, -4.5]),
+        "n": st.integers(1, 12),
+        "exploration": st.sampled_from([0.0, 2.0]),
+        "prune_below": st.just(0.3),
+    },
+    "best-of-n": {"n": st.integers(1, 12), "prune_below": st.just(0.3)},
+    "beam": {
+        "beam_width": st.integers(1, 4),
+        "branching": st.integers(1, 4),
+        "prune_quantile": st.just(0.5),
+        "score": st.sampled_from(["value", "self-evaluation"]),
+        "prior_weight": st.sampled_from([0.0, 0.5, 1.0]),
+        "temperature": st.sampled_from([None, 0.1, 2.0]),
+        "temperature_decay": st.sampled_from([0.0, 0.5]),
+    },
+    "greedy": {"branching": st.integers(1, 4), "prune_below": st.just(0.3)},
+    "dvts": {"trees": st.integers(1, 4), "branching": st.integers(1, 3), "prune_below": st.just(0.3)},
+    "tot-bfs": {
+        "breadth": st.integers(1, 4),
+        "branching": st.integers(1, 4),
+        "max_steps": st.integers(1, 4),
+        "prune_below": st.just(0.3),
+    },
+    "tot-dfs": {
+        "branching": st.integers(1, 4),
+        "value_threshold": st.sampled_from([-4.5, 0.3]),
+        "max_steps": st.integers(1, 4),
+    },
+    "best-first": {
+        "branching": st.integers(1, 4),
+        "cost": st.sampled_from(["none", "depth", "prior"]),
+        "weight": st.sampled_from([0.0, 0.5, 2.0]),
+        "heuristic": st.just(lambda tree, node: 5.0 - tree.depth[node]),
+        "solutions": st.integers(1, 3),
+        "prune_quantile": st.just(0.5),
+    },
+    "mcts": {
+        "selection": st.sampled_from(["uct", "puct"]),
+        "exploration": st.sampled_from([0.0, 0.5, 1.4]),
+        "widening_coefficient": st.sampled_from([0.5, 1.0, 4.0]),
+        "widening_exponent": st.sampled_from([0.0, 0.5, 1.0]),
+        "expand": st.integers(1, 3),
+        "first_play_urgency": st.sampled_from([None, 0.0, 1.0]),
+        "virtual_loss": st.sampled_from([0.0, 1.0]),
+        "max_weight": st.sampled_from([0.0, 0.5, 1.0]),
+        "prior_weight": st.sampled_from([0.0, 0.5, 1.0]),
+        "evaluation": st.sampled_from(["value", "rollout", "both"]),
+        "rollout_weight": st.sampled_from([0.0, 0.3, 1.0]),
+        "outcome_coefficient": st.sampled_from([0.0, 0.5, 2.0]),
+        "outcome_exponent": st.sampled_from([0.0, 0.5, 1.0]),
+        "prune_below": st.just(0.2),
+        "prune_confidence": st.sampled_from([0.0, 0.9]),
+    },
+}
 ALGORITHMS = st.one_of(
-    st.fixed_dictionaries(
-        {"name": st.just("self-consistency")},
-        optional={
-            "n": st.integers(1, 12),
-            "vote": st.sampled_from(["majority", "weighted"]),
-            "stop_early": st.sampled_from([0.5, 0.8, 0.95, 1.0]),
-            "prune_below": st.just(0.3),
-        },
-    ),
-    st.fixed_dictionaries(
-        {"name": st.just("gumbel")},
-        optional={
-            "considered": st.integers(1, 6),
-            "c_visit": st.sampled_from([0.0, 10.0]),
-            "c_scale": st.sampled_from([0.0, 0.1]),
-            "widening_coefficient": st.sampled_from([0.0, 1.0]),
-            "widening_exponent": st.sampled_from([0.0, 1.0]),
-            "prune_below": st.just(0.3),
-        },
-    ),
-    st.fixed_dictionaries(
-        {"name": st.just("ab-mcts")},
-        optional={"prior_model": st.sampled_from(["gaussian", "beta"]), "prune_below": st.just(0.3)},
-    ),
-    st.fixed_dictionaries(
-        {"name": st.just("particles")},
-        optional={
-            "particles": st.integers(1, 6),
-            "temperature": st.sampled_from([0.05, 3.0]),
-            "resampling": st.sampled_from(["multinomial", "systematic"]),
-            "resample_below": st.sampled_from([0.0, 0.5]),
-            "generations": st.integers(1, 3),
-            "prune_below": st.just(0.3),
-        },
-    ),
-    st.fixed_dictionaries(
-        {"name": st.just("omega-prm")},
-        optional={
-            "rollouts": st.integers(1, 5),
-            "searches": st.integers(1, 3),
-            "success_at": st.sampled_from([None, 0.5, -4.5]),
-            "n": st.integers(1, 12),
-            "exploration": st.sampled_from([0.0, 2.0]),
-            "prune_below": st.just(0.3),
-        },
-    ),
-    st.fixed_dictionaries(
-        {"name": st.just("best-of-n")}, optional={"n": st.integers(1, 12), "prune_below": st.just(0.3)}
-    ),
-    st.fixed_dictionaries(
-        {"name": st.just("beam")},
-        optional={
-            "beam_width": st.integers(1, 4),
-            "branching": st.integers(1, 4),
-            "prune_quantile": st.just(0.5),
-            "score": st.sampled_from(["value", "self-evaluation"]),
-            "prior_weight": st.sampled_from([0.0, 0.5, 1.0]),
-            "temperature": st.sampled_from([None, 0.1, 2.0]),
-            "temperature_decay": st.sampled_from([0.0, 0.5]),
-        },
-    ),
-    st.fixed_dictionaries(
-        {"name": st.just("greedy")}, optional={"branching": st.integers(1, 4), "prune_below": st.just(0.3)}
-    ),
-    st.fixed_dictionaries(
-        {"name": st.just("dvts")},
-        optional={"trees": st.integers(1, 4), "branching": st.integers(1, 3), "prune_below": st.just(0.3)},
-    ),
-    st.fixed_dictionaries(
-        {"name": st.just("tot-bfs")},
-        optional={
-            "breadth": st.integers(1, 4),
-            "branching": st.integers(1, 4),
-            "max_steps": st.integers(1, 4),
-            "prune_below": st.just(0.3),
-        },
-    ),
-    st.fixed_dictionaries(
-        {"name": st.just("tot-dfs")},
-        optional={
-            "branching": st.integers(1, 4),
-            "value_threshold": st.sampled_from([-4.5, 0.3]),
-            "max_steps": st.integers(1, 4),
-        },
-    ),
-    st.fixed_dictionaries(
-        {"name": st.just("best-first")},
-        optional={
-            "branching": st.integers(1, 4),
-            "cost": st.sampled_from(["none", "depth", "prior"]),
-            "weight": st.sampled_from([0.0, 0.5, 2.0]),
-            "heuristic": st.just(lambda tree, node: 5.0 - tree.depth[node]),
-            "solutions": st.integers(1, 3),
-            "prune_quantile": st.just(0.5),
-        },
-    ),
-    st.fixed_dictionaries(
-        {"name": st.just("mcts")},
-        optional={
-            "selection": st.sampled_from(["uct", "puct"]),
-            "exploration": st.sampled_from([0.0, 0.5, 1.4]),
-            "widening_coefficient": st.sampled_from([0.5, 1.0, 4.0]),
-            "widening_exponent": st.sampled_from([0.0, 0.5, 1.0]),
-            "expand": st.integers(1, 3),
-            "first_play_urgency": st.sampled_from([None, 0.0, 1.0]),
-            "virtual_loss": st.sampled_from([0.0, 1.0]),
-            "max_weight": st.sampled_from([0.0, 0.5, 1.0]),
-            "prior_weight": st.sampled_from([0.0, 0.5, 1.0]),
-            "evaluation": st.sampled_from(["value", "rollout", "both"]),
-            "rollout_weight": st.sampled_from([0.0, 0.3, 1.0]),
-            "outcome_coefficient": st.sampled_from([0.0, 0.5, 2.0]),
-            "outcome_exponent": st.sampled_from([0.0, 0.5, 1.0]),
-            "prune_below": st.just(0.2),
-            "prune_confidence": st.sampled_from([0.0, 0.9]),
-        },
-    ),
+    *(st.fixed_dictionaries({"name": st.just(name)}, optional=options) for name, options in OPTIONS.items())
 )
 WORLDS = st.fixed_dictionaries(
     {
@@ -202,6 +168,25 @@ def test_every_search_ends_keeps_its_books_and_leaves_nothing_open(
     assert not tree.asks
     if not any(tree.imputed) and options.get("evaluation") != "both":  # there a visit has the mixed value
         assert abs(tree.value_sum[0] - backed_up(tree)) < 1e-9
+
+
+def test_all_of_ours_are_searched_here() -> None:
+    assert sorted(OPTIONS) == search.names()
+
+
+@settings(SEARCHES, max_examples=800)
+@given(ALGORITHMS, WORLDS, st.integers(1, 16), st.sampled_from(["root", "record", "auto"]), st.booleans())
+def test_no_search_stalls(
+    toy: Any, options: dict[str, Any], world: dict[str, Any], width: int, begins: str, merged: bool
+) -> None:
+    """Asks go on until the tree is exhausted or the algorithm says that its plan has ended; then none comes."""
+    auto, recorded = begins == "auto", begins != "root"
+    small = {**world, "max_depth": min(4, world["max_depth"]), "states": merged}
+    algorithm, made, tree = begin(toy, options, small, auto, recorded)
+    tree.merge_states = merged
+    toy.play(algorithm, made, tree, width=width)
+    assert tree.status[0] != "open" or search.plan_ended(algorithm, tree) is not None
+    assert algorithm.ask(tree, width) == []
 
 
 @SEARCHES

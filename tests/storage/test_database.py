@@ -16,6 +16,7 @@ import pytest
 
 from ttc_replay.storage.database import Database, Query
 from ttc_replay.storage.errors import DatabaseBusy, MissingExtra, StoreError, TtcError, UnknownId, UsageError
+from ttc_replay.storage.migrations import MIGRATIONS
 from ttc_replay.storage.records import (
     Message,
     Outcome,
@@ -369,5 +370,29 @@ def test_datasets_and_info(filled: Database) -> None:
     assert sum(row["steps"] for row in rows) == 70 * 45
     info = filled.info()
     assert info["rows"]["trajectories"] == 705
-    assert (info["database"], info["schema_version"], info["location"]) == ("duckdb", 1, filled.location)
+    assert (info["database"], info["schema_version"], info["location"]) == ("duckdb", len(MIGRATIONS), filled.location)
     assert info["bytes"] > 0
+
+
+def test_outcomes_are_joined_only_where_the_log_has_none(tmp_path: Path) -> None:
+    known = make_recorded("a" * 64, Outcome(0.0, "reward"))
+    unknown = make_recorded("b" * 64, Outcome(None, "reward", "submitted"))
+    with Database.open(str(tmp_path / "a.duckdb")) as database:
+        database.add_trajectories([known, unknown])
+        joined = Outcome(1.0, "resolved", "submitted", {"joined": True})
+        assert database.join_outcomes({known.id: joined, unknown.id: joined, "c" * 64: joined}) == [unknown.id]
+        assert database.trajectory(known.id).outcome == known.outcome
+        assert database.trajectory(unknown.id).outcome == joined
+
+
+def test_accounts_of_files_are_kept(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.duckdb")
+    with Database.open(path) as database:
+        database.remember_files({"k1": [{"format": "x"}], "k2": []})
+        database.remember_files({"k1": ["again"]})
+    with Database.open(path) as database:
+        assert database.read_accounts(["k1", "k3"]) == {"k1": [{"format": "x"}]}
+
+
+def make_recorded(identity: str, outcome: Outcome) -> Trajectory:
+    return Trajectory(identity, Task("t"), outcome=outcome, source=Source("swe-agent", raw="{}"))

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ttc_replay.storage import accounts as accounts_module
 from ttc_replay.storage import ingest as ingest_module
+from ttc_replay.storage.accounts import exit_code
 from ttc_replay.storage.database import Database
 from ttc_replay.storage.errors import IngestError, UsageError
-from ttc_replay.storage.ingest import IngestOptions, exit_code, ingest
+from ttc_replay.storage.ingest import IngestOptions, ingest
 from ttc_replay.storage.query import Query
 from ttc_replay.storage.readers.json_input import Head
 from ttc_replay.storage.records import Rejected, Source, Task, Trajectory
@@ -170,7 +173,8 @@ def test_a_folder_walk_ignores_what_no_reader_claims(database: Database, tmp_pat
         (b"", "TTC-E015", 3),
         (b"\n \n", "TTC-E015", 3),
         (b"# prose", "TTC-E013", 3),
-        (b"PK\x03\x04zip", "TTC-E013", 3),
+        (b"PK\x03\x04zip", "TTC-E023", 3),
+        (b"SQLite format 3\x00", "TTC-E013", 3),
         (b"\x1f\x8bnot gzip", "TTC-E023", 3),
         (json.dumps(conversation(1)).encode()[:-2], "TTC-E019", 3),
         (b'{"info": {}, "tasks": [], "simulations": []}', "TTC-E016", 3),
@@ -197,15 +201,18 @@ def test_with_a_format_given_the_reader_says_what_is_wrong(database: Database, t
         ingest(database, [path], IngestOptions(format="opanai-chat"))
 
 
-def test_on_bad_fail_stores_nothing_of_the_bad_file(database: Database, tmp_path: Path) -> None:
+def test_on_bad_fail_stores_nothing_of_the_whole_command(database: Database, tmp_path: Path) -> None:
     fine = write(tmp_path / "a.jsonl", lines(conversation(1)))
     bad = write(tmp_path / "b.jsonl", lines(conversation(2), conversation(3), b"{", conversation(4)))
     with pytest.raises(IngestError) as caught:
         ingest(database, [fine, bad], IngestOptions(on_bad="fail"))
     assert caught.value.line().startswith(f"error[TTC-E011]: {bad}:3: ")
     assert caught.value.exit_code == 3
-    assert [item.task.prompt for item in database.trajectories()] == ["task 1"]
+    assert database.count() == 0
+    assert accounts(ingest(database, [fine], IngestOptions(on_bad="fail"))) == [(1, 0, 0, False)]
     assert accounts(ingest(database, [fine], IngestOptions(on_bad="fail"))) == [(0, 1, 0, False)]
+    # what is not read is not checked
+    assert accounts(ingest(database, [fine, bad], IngestOptions(on_bad="fail", limit=2)))[1][0] == 1
 
 
 def test_limit_and_progress(database: Database, tmp_path: Path) -> None:
@@ -230,12 +237,14 @@ def test_paths_that_do_not_exist_and_patterns(database: Database, tmp_path: Path
     assert codes(ingest(database, [str(broken)])) == ["TTC-E010"]
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_stdin(database: Database, monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
-    data = lines(conversation(1), conversation(2))
-    stdin = io.TextIOWrapper(io.BytesIO(gzip.compress(data) if packed else data))
+@pytest.mark.parametrize("on_bad", ["skip", "fail"])
+@pytest.mark.parametrize(
+    "pack", [bytes, gzip.compress, zstandard.compress, lambda data: data.decode().encode("utf-16")]
+)
+def test_stdin(database: Database, monkeypatch: pytest.MonkeyPatch, pack: Any, on_bad: Any) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(pack(lines(conversation(1), conversation(2)))))
     monkeypatch.setattr(sys, "stdin", stdin)  # the process's own seam, not our code
-    report = ingest(database, ["-"])
+    report = ingest(database, ["-"], IngestOptions(on_bad=on_bad))
     assert accounts(report) == [(2, 0, 0, False)]
     assert [row["dataset"] for row in database.datasets()] == ["stdin"]
 
@@ -283,7 +292,7 @@ def test_a_reader_that_raises_is_data(database: Database, tmp_path: Path) -> Non
 
 
 def test_endless_problems_are_counted_not_listed(tmp_path: Path) -> None:
-    limit = ingest_module.MAX_LISTED_PROBLEMS
+    limit = accounts_module.MAX_LISTED_PROBLEMS
     path = write(tmp_path / "x.jsonl", lines(conversation(1)) + b"{]\n" * (limit + 7))
     report = ingest(Shelf(), [path])
     assert accounts(report) == [(1, 0, limit + 7, False)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from random import Random
 from typing import Any
 
 import pytest
@@ -94,3 +95,37 @@ def test_nul_in_text_is_kept_and_raw_nul_is_not() -> None:
     assert decode(b'{"content": "a\\u0000b"}') == {"content": "a\x00b"}
     with pytest.raises(BadRecord, match="raw NUL"):
         decode(b'{"content": "a\x00b"}')
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_long_value_is_cut_where_it_ends(seed: int) -> None:
+    """Long enough that the scanner goes by blocks: brackets in strings, escapes, and the end anywhere in a block."""
+    random = Random(seed)
+    leaves: list[Any] = ['[{"', "}]\\", 'a"b', "\\\\", "x" * 300, 1, None, [], {}, [[[]]], {"]": {"}": ["["]}}]
+    values: list[Any] = [[random.choice(leaves) for _ in range(random.randrange(3_000, 90_000))] for _ in range(3)]
+    values.insert(1, "y" * 200_000 + '"[')
+    values.append({"deep": [[values[0]]], "next": values[2][:100]})
+    text = json.dumps(values, indent=random.choice([None, 1]), ensure_ascii=random.random() < 0.5).encode()
+    assert [json.loads(raw or b"") for _, raw in elements(Scanner(io.BytesIO(text)))] == values
+
+
+def test_a_value_that_never_ends_is_told_at_its_beginning() -> None:
+    scanner = Scanner(io.BytesIO(b"\n[" + b'{"a":[]},' * 200_000))
+    with pytest.raises(BadRecord) as caught:
+        scanner.value()
+    assert (caught.value.error_code, caught.value.at_line) == ("TTC-E019", 2)
+
+
+def test_a_head_is_told_although_its_text_is_no_unicode() -> None:
+    """One lone surrogate or one wrong byte must not hide of which format a file is."""
+    for data in (b'{"a": "\\ud800 \\ud83d\\ude00"}\n{"a": "\xff"}\n', b'[{"a": "\\uDFFF"}, {"a": "\xff"}]'):
+        head = read_head(io.BytesIO(data))
+        assert [list(record) for record in head.records] == [["a"], ["a"]]
+        assert all(record["a"].encode() for record in head.records)
+        assert head.data == data
+
+
+def test_stored_text_in_an_archive_or_a_database_is_no_log() -> None:
+    for magic in (b"PK\x03\x04", b"SQLite format 3\x00", b"PAR1", b"\x1f\x8b"):
+        head = read_head(io.BytesIO(magic + b'\n{"messages": []}\n{"messages": []}\n'))
+        assert (head.container, head.records) == ("other", ())

@@ -92,8 +92,10 @@ def test_the_stable_view_has_exactly_its_columns(engine: Engine) -> None:
     assert columns[0] == [
         *("id", "dataset", "format", "task_id", "trial", "agent", "model", "steps", "outcome", "parent_id"),
         *("branch_step", "run", "fidelity", "source_path", "source_line"),
+        *("started_at", "ended_at", "relation", "tags", "usage", "replayability", "secrets"),
     ]
-    assert list(schema.VIEWS) == ["v_trajectories", "v_steps", "v_runs", "v_nodes", "v_scores", "v_exports"]
+    views = ["v_trajectories", "v_steps", "v_runs", "v_nodes", "v_scores", "v_exports", "v_same_as"]
+    assert list(schema.VIEWS) == views
 
 
 def test_a_later_migration_keeps_data_and_views(engine: Engine) -> None:
@@ -122,7 +124,8 @@ def test_a_newer_schema_is_refused_by_name_and_the_file_stays_usable(tmp_path: P
     opened = open_engine(str(path), create=True)
     migrate(opened.engine, (*MIGRATIONS, m002_add_note))
     opened.close()
-    with pytest.raises(SchemaTooNew, match="schema version 2, this program knows 1") as caught:
+    known = len(MIGRATIONS)
+    with pytest.raises(SchemaTooNew, match=f"schema version {known + 1}, this program knows {known}") as caught:
         Database.open(str(path))
     assert (caught.value.error_code, caught.value.exit_code) == ("TTC-E202", 2)
     again = open_engine(str(path), create=False)  # the refusal gave the file back

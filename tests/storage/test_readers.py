@@ -14,11 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ttc_replay.storage.canonical import canonical_json, content_id
+from ttc_replay.storage.canonical import canonical_bytes
+from ttc_replay.storage.chat_log import raw_record
 from ttc_replay.storage.errors import UsageError
-from ttc_replay.storage.readers.base import Reader, all_readers, detect_reader, find_reader, reader_names
-from ttc_replay.storage.readers.json_input import open_unpacked, read_head, records
+from ttc_replay.storage.readers.base import Reader, all_readers, detect_reader, find_reader, reader_names, record_id
+from ttc_replay.storage.readers.json_input import read_head, records
 from ttc_replay.storage.records import Outcome, Rejected, Score, Source, ToolCall, Trajectory
+from ttc_replay.storage.unpacking import open_unpacked
 
 TRACES = Path(__file__).parents[3] / "shared" / "traces"
 FORMATS = ("atif", "openai-chat", "tau-bench", "tau2-bench")
@@ -159,9 +161,10 @@ def test_real_logs_are_detected_and_counted(name: str, file: str) -> None:
 def test_real_logs_keep_every_message_and_their_raw_record(name: str, file: str) -> None:
     for trajectory in good(name, (TRACES / name / file).read_bytes()):
         source = source_of(trajectory)
-        raw = json.loads(source.raw or "")
-        assert canonical_json(raw) == source.raw
-        assert trajectory.id == content_id(name, raw)
+        text = raw_record(trajectory)
+        raw = json.loads(text or "")
+        assert canonical_bytes(raw).decode() == text
+        assert trajectory.id == record_id(name, canonical_bytes(raw))
         assert len(trajectory.steps) == source.counts["assistant_turns"]
         if name != "atif":  # one ATIF step is several messages
             assert len(trajectory.messages) == source.counts["messages"]
@@ -171,7 +174,7 @@ def test_real_logs_keep_every_message_and_their_raw_record(name: str, file: str)
 def test_files_of_other_formats_are_not_claimed() -> None:
     others = [path for path in TRACES.rglob("*.*") if path.parent.name not in FORMATS and path.is_file()]
     assert len(others) > 40
-    assert [path for path in others if detected(path.read_bytes()) is not None] == []
+    assert [path for path in others if detected(path.read_bytes()) in FORMATS] == []
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttc_replay.storage.redact import kinds, mask, mask_json, safe
+from ttc_replay.storage.redact import kinds, mask, mask_json, safe, secrets_in
 
 ALNUM = string.ascii_letters + string.digits
 MARK = re.compile(r"\[SECRET:[a-z-]+:[0-9a-f]{4}\]")
@@ -90,7 +90,34 @@ def test_secrets_known_by_their_place(before: str, secret: str, after: str, kind
 
 
 def test_every_rule_is_tested_above() -> None:
-    assert set(kinds()) == {*SECRETS, "bearer", "url-password", "aws-secret-key", "slack-webhook"}
+    assert set(kinds()) == {*SECRETS, "bearer", "url-password", "aws-secret-key", "slack-webhook", "card", "iban"}
+
+
+# The numbers that card schemes and banks publish for tests and examples, written apart.
+CARDS = ["4111 1111 " + "1111 1111", "5555-5555-" + "5555-4444", "3782 822463 " + "10005", "60111111" + "11111117"]
+IBANS = ["DE89 3704 0044 " + "0532 0130 00", "GB82WEST" + "12345698765432", "NO93 8601 " + "1117 947"]
+
+
+@pytest.mark.parametrize(("kind", "number"), [*(("card", card) for card in CARDS), *(("iban", iban) for iban in IBANS)])
+@pytest.mark.parametrize("surrounding", ["{}", "pay {} now", '{{"n": "{}"}}', "a\\n{}\\nb", "({})"])
+def test_numbers_with_a_checksum_are_masked(kind: str, number: str, surrounding: str) -> None:
+    masked = mask(surrounding.format(number))
+    assert re.fullmatch(re.escape(surrounding.format("MARK")).replace("MARK", rf"\[SECRET:{kind}:\w{{4}}\]"), masked)
+    last = "1" if number[-1] != "1" else "2"
+    assert mask(surrounding.format(number[:-1] + last)) == surrounding.format(number[:-1] + last)
+
+
+@given(st.integers(10**12, 10**19).map(str))
+def test_numbers_of_no_known_issuer_stay(number: str) -> None:
+    if number[0] in "1789":
+        assert mask(f"id {number}") == f"id {number}"
+
+
+def test_secrets_are_counted_by_kind() -> None:
+    first, second = SECRETS["github"][:2]
+    marked = "[SECRET:jwt:ab12]"
+    assert secrets_in(f"{first} {marked} {second} {CARDS[0]}") == {"github": 2, "card": 1}
+    assert secrets_in(f"nothing {marked}") == {}
 
 
 @pytest.mark.parametrize(
@@ -105,6 +132,8 @@ def test_every_rule_is_tested_above() -> None:
         "eyJ is how a JWT begins. whsec_short, ghp_short, AKIA, xoxb-1",
         "uuid 123e4567-e89b-12d3-a456-426614174000, time 12:30:45 @ noon",
         "file://host/a:b@c",
+        "order 4111111111111112, phone +49 30 901820, 2024-05-15 12:30:45.123456, 1.41421356237309504880",
+        "GB82WEST12345698765433 and XX00ABCD12345678901",
     ],
 )
 def test_ordinary_text_stays(text: str) -> None:

@@ -1,0 +1,105 @@
+"""The parts of messages as instrumentations spell them, put into the shapes that `content_blocks` reads.
+
+Known by their own keys: OpenInference's `message_content`, Bedrock (`toolUse`, `toolResult`), pydantic-ai
+(`part_kind`), and the data parts of OpenTelemetry GenAI (`blob`, `uri`). Calls that the provider itself ran
+(`server_tool_call`) stay parts of the message: nobody can run them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .chat import mapping, string
+
+_PYDANTIC = {
+    "system-prompt": "text",
+    "user-prompt": "text",
+    "text": "text",
+    "thinking": "thinking",
+    "tool-call": "tool_call",
+    "tool-return": "tool_result",
+    "retry-prompt": "tool_result",
+}
+
+
+def normal_parts(values: list[Any]) -> list[Any]:
+    """The parts, each in a shape that `content_blocks` knows where there is one."""
+    return [normal_part(value) if isinstance(value, dict) else value for value in values]
+
+
+def normal_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """One part; one that is known already, or of no known kind, as it is."""
+    inner = part.get("message_content")
+    if isinstance(inner, dict):
+        return _open_inference(inner)
+    if "part_kind" in part:
+        return _pydantic(part)
+    kind = part.get("type")
+    if kind is None:
+        return _untyped(part)
+    change = _TYPED.get(kind) if isinstance(kind, str) else None
+    return change(part) if change is not None else part
+
+
+def _open_inference(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in ("image", "audio", "video", "document"):
+        url = mapping(mapping(part.get(name)).get(name)).get("url", mapping(part.get(name)).get("url"))
+        if isinstance(url, str):
+            return {"type": name, "url": url}
+    return part
+
+
+def _pydantic(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    kind = part["part_kind"]
+    said = part.get("content")
+    if kind == "user-prompt" and isinstance(said, list):
+        said = "\n".join(item for item in said if isinstance(item, str))
+    known = _PYDANTIC.get(kind) if isinstance(kind, str) else None
+    if known == "tool_result":
+        return {**part, "type": "tool_result", "is_error": kind == "retry-prompt"}
+    return {**part, "type": known, "content": said} if known else part
+
+
+def _untyped(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Bedrock's parts have one key and no type."""
+    call, result = part.get("toolUse"), part.get("toolResult")
+    if isinstance(call, dict):
+        return {"type": "tool_use", "id": call.get("toolUseId"), "name": call.get("name"), "input": call.get("input")}
+    if isinstance(result, dict):
+        failed = result.get("status") == "error"
+        content = [_bedrock_answer(item) for item in result.get("content") or () if isinstance(item, dict)]
+        only = content[0] if len(content) == 1 and content[0].keys() == {"type", "text"} else None
+        said = only["text"] if only else content
+        return {"type": "tool_result", "tool_use_id": result.get("toolUseId"), "content": said, "is_error": failed}
+    thought = mapping(mapping(part.get("reasoningContent")).get("reasoningText")).get("text")
+    if isinstance(thought, str):
+        return {"type": "thinking", "thinking": thought}
+    source = mapping(mapping(part.get("image")).get("source"))
+    return {"type": "image", "source": {"type": "base64", "data": source["bytes"]}} if "bytes" in source else part
+
+
+def _bedrock_answer(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"type": "text", "text": item["text"]} if isinstance(item.get("text"), str) else item
+
+
+def _data(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """OpenTelemetry's inline data and URIs: `modality` says what they are."""
+    kind = string(part.get("modality")) or "file"
+    mime = string(part.get("mime_type"))
+    kind = "image" if kind == "image" or (mime or "").startswith("image/") else "file"
+    if part.get("type") == "uri":
+        return {"type": kind, "url": part.get("uri"), "mime_type": mime}
+    data = part.get("content", part.get("data"))
+    return {"type": kind, "source": {"type": "base64", "data": data, "media_type": mime}} if data else part
+
+
+def _refusal(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"type": "text", "text": part.get("refusal")}
+
+
+_TYPED: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
+    "blob": _data,
+    "uri": _data,
+    "refusal": _refusal,
+}

@@ -1,0 +1,136 @@
+"""What no attempt mends: refusals, missing keys, options that cannot be."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from ttc_replay.replay.policies.litellm import LiteLLMPolicy
+from ttc_replay.replay.policies.retry import public_url
+from ttc_replay.storage.errors import MissingExtra, MissingKey, ProviderRefused, UsageError
+
+PROVIDERS = ("openai/local-model", "hosted_vllm/local-model")
+
+
+@pytest.mark.parametrize("model", PROVIDERS)
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (lambda wire: wire.failing(400, "temperature is odd"), "temperature is odd"),
+        (
+            lambda wire: wire.failing(
+                400, "This model's maximum context length is 4096 tokens. However, you requested 5000"
+            ),
+            "4096",
+        ),
+        (lambda wire: wire.failing(401, f"Incorrect API key provided: {wire.KEY}"), "***"),
+        (lambda wire: wire.failing(403, "not yours"), "not yours"),
+        (lambda wire: wire.failing(404, "no such model"), "no such model"),
+        (lambda wire: wire.failing(422, "tools?"), "tools?"),
+        (lambda wire: wire.failing(429, "insufficient_quota: no credit"), "no credit"),
+        (lambda wire: wire.Reply(307, {}, {"location": "/v2/chat/completions?token=abc"}), "/v2/chat/completions"),
+        (lambda wire: wire.Reply(302, {}, {"location": "/login"}), "/login"),
+    ],
+    ids=["400", "context", "401", "403", "404", "422", "quota", "307", "302"],
+)
+def test_refusals_are_not_repeated(wire: Any, server: Any, model: str, bad: Any, words: str) -> None:
+    bad = bad(wire)
+    server.script = [bad]
+    policy = wire.policy_for(server, model)
+    error = wire.refusal(policy)
+    assert isinstance(error, ProviderRefused)
+    assert words in error.message
+    assert "token=abc" not in error.message
+    assert (error.exit_code, len(server.calls), wire.naps(policy)) == (7, 1, [])
+
+
+def test_a_server_that_wants_a_key_nobody_gave(wire: Any, server: Any) -> None:
+    server.script = [wire.failing(401, "who are you?")]
+    error = wire.refusal(wire.policy_for(server, api_key=None))
+    assert isinstance(error, MissingKey)
+    assert error.exit_code == 2
+    assert "OPENAI_API_KEY" in str(error.hint)
+
+
+def test_a_server_at_an_address_needs_no_key(wire: Any, server: Any) -> None:
+    server.script = [wire.completion("ok")]
+    [[proposal]] = wire.ask(wire.policy_for(server, api_key=None))
+    assert proposal.action.content == "ok"
+
+
+def test_a_named_variable_holds_the_key(wire: Any, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = wire.policy_for(server, api_key=None, api_key_env="TEAM_KEY")
+    with pytest.raises(MissingKey, match="TEAM_KEY"):
+        policy.check()
+    monkeypatch.setenv("TEAM_KEY", "team-secret")
+    server.script = [wire.completion("ok")]
+    policy = wire.policy_for(server, api_key=None, api_key_env="TEAM_KEY")
+    policy.check()
+    wire.ask(policy)
+    assert server.calls[0].headers["authorization"] == "Bearer team-secret"
+    assert "team-secret" not in json.dumps(policy.identity()) + repr(policy)
+
+
+@pytest.mark.parametrize(
+    ("model", "variable"), [("gpt-4o", "OPENAI"), ("anthropic/claude-x", "ANTHROPIC"), ("gemini/g", "GEMINI")]
+)
+def test_a_hosted_provider_without_a_key_is_refused_before_any_call(wire: Any, model: str, variable: str) -> None:
+    policy = LiteLLMPolicy(model)
+    with pytest.raises(MissingKey) as caught:
+        policy.check()
+    assert f"{variable}_API_KEY" in str(caught.value.hint)
+    with pytest.raises(MissingKey):
+        wire.ask(policy)
+    assert policy.attempts_total == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model": "no-such-thing"}, "no provider is known"),
+        ({"model": "anthropic/claude-x", "api_key": "sk-test", "logprobs": True}, "logprobs"),
+    ],
+)
+def test_check_refuses_what_cannot_work(
+    wire: Any, options: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        LiteLLMPolicy(**options).check()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": ""},
+        {"max_tokens": 0},
+        {"retries": -1},
+        {"concurrency": 0},
+        {"timeout_seconds": 0},
+        {"timeout_seconds": float("nan")},
+        {"temperature": "hot"},
+        {"retries": 1.5},
+        {"api_base": "localhost:8000"},
+        {"api_key": "k", "api_key_env": "K"},
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        LiteLLMPolicy(**{"model": "openai/m", **options})
+
+
+def test_addresses_lose_their_secrets() -> None:
+    assert public_url("https://u:p@host:8/v1?key=x#f") == "https://host:8/v1"
+    assert public_url("/login?next=x") == "/login"
+    assert public_url(None) is None
+
+
+def test_without_litellm_the_install_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "litellm", None)
+    with pytest.raises(MissingExtra) as caught:
+        LiteLLMPolicy("openai/m", api_base="http://127.0.0.1:9/v1").check()
+    assert caught.value.hint == "pip install 'ttc-replay[litellm]'"
