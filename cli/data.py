@@ -47,6 +47,13 @@ def ingest(
         str | None,
         typer.Option(metavar="DATE", help="Leave out runs that started earlier; those without a time stay."),
     ] = None,
+    reward_from: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Outcomes kept apart from the logs, joined by id: JSON, JSON lines, CSV."),
+    ] = None,
+    compress: Annotated[
+        bool, typer.Option("--compress/--no-compress", help="Compress text in the database: smaller, slower.")
+    ] = True,
     max_line: Annotated[str, typer.Option(metavar="SIZE", help="Most bytes of one record.")] = "128MiB",
     max_file: Annotated[str, typer.Option(metavar="SIZE", help="Most bytes of one file, unpacked.")] = "8GiB",
     max_ratio: Annotated[int, typer.Option(help="Most bytes that one packed byte may become.")] = 200,
@@ -56,6 +63,7 @@ def ingest(
     """Read logs into the database. Example: ttc-replay ingest logs/ --dataset march."""
     from ..storage.accounts import exit_code
     from ..storage.ingest import IngestOptions
+    from ..storage.joined import load_outcomes
     from ..storage.limits import Limits, parse_size
     from . import plugins
 
@@ -68,6 +76,7 @@ def ingest(
         limit=limit,
         tags=_tags(tag or ()),
         since=None if since is None else _date(since),
+        outcomes=None if reward_from is None else load_outcomes(reward_from),
         limits=Limits(
             line=parse_size(max_line, "--max-line"),
             file=parse_size(max_file, "--max-file"),
@@ -76,9 +85,10 @@ def ingest(
             members=max_members,
         ),
     )
-    report = _ingest(state, paths, options)
+    report = _ingest(state, paths, options, compress=compress)
     state.emit(report, lambda console: _show_ingest(console, report, None if state.verbose else SHOWN_PROBLEMS))
     _tell_filtered(state, report)
+    _tell_joined(state, report)
     code = exit_code(report)
     if code:
         _complain(report)
@@ -124,14 +134,25 @@ def _tell_filtered(state: State, report: Mapping[str, Any]) -> None:
         state.note(f"{undated} trajectories have no time: kept, whatever --since says")
 
 
-def _ingest(state: State, paths: list[str], options: IngestOptions) -> dict[str, Any]:
+def _tell_joined(state: State, report: Mapping[str, Any]) -> None:
+    """What `--reward-from` found, and what found nobody."""
+    joined = report.get("reward_from")
+    if joined is None:
+        return
+    state.note(f"{joined['joined']} trajectories got an outcome from --reward-from")
+    if joined["unmatched"]:
+        some = ", ".join(joined["unmatched"][:5]) + (", ..." if len(joined["unmatched"]) > 5 else "")
+        state.note(f"{len(joined['unmatched'])} ids of it found no trajectory: {some}")
+
+
+def _ingest(state: State, paths: list[str], options: IngestOptions, *, compress: bool) -> dict[str, Any]:
     from ..storage.ingest import check
     from ..storage.ingest import ingest as run
     from .render import progress
 
     check(paths, options.format)  # a path that does not exist is an error before the database is made
     with ExitStack() as stack:
-        database = None if options.dry_run else stack.enter_context(state.database())
+        database = None if options.dry_run else stack.enter_context(state.database(compress=compress))
         tell = stack.enter_context(progress("ingest", quiet=state.quiet))
         return run(database, paths, options, progress=lambda path, count: tell({"done": count, "total": None}))
 

@@ -32,11 +32,11 @@ class State:
     verbose: bool = False
     debug: bool = False
 
-    def database(self, *, create: bool = True) -> Database:
-        """Open the database; `create` False: a missing file is an error."""
+    def database(self, *, create: bool = True, compress: bool = True) -> Database:
+        """Open the database; `create` False: a missing file is an error; `compress`: of the text that is written."""
         from ..storage.database import Database
 
-        return Database.open(self.db, create=create)
+        return Database.open(self.db, create=create, compress=compress)
 
     def emit(self, document: Mapping[str, Any], human: Callable[[Console], None]) -> None:
         """The result: one JSON document on stdout, or what `human` prints (rich on a terminal, plain in a pipe)."""

@@ -16,9 +16,13 @@ def canonical_json(value: Any) -> str:
 def canonical_bytes(value: Any) -> bytes:
     """The canonical text of a logged record: as `canonical_json`, but UTF-8 and fast; floats in their shortest form.
 
-    `value` is plain JSON as decoded. Raises TypeError or ValueError for anything else.
+    `value` is plain JSON. What no UTF-8 can hold (lone surrogates, which no strict reader lets through) is escaped.
+    Raises TypeError or ValueError for what is not JSON.
     """
-    encoded: bytes = _record_encoder().encode(value)
+    try:
+        encoded: bytes = _record_encoder().encode(value)
+    except UnicodeEncodeError:
+        return canonical_json(value).encode()
     return encoded
 
 

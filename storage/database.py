@@ -21,7 +21,16 @@ from .kill_points import kill_point
 from .links import resolve_links
 from .query import EVERYTHING, Query, keys_statement, where_statement
 from .records import Outcome, Trajectory
-from .rows import logged_step_columns, outcome_detail, score_rows, step_rows, trajectory_from_row, trajectory_row
+from .rows import (
+    logged_step_columns,
+    outcome_detail,
+    raw_from_rows,
+    score_rows,
+    step_from_row,
+    step_rows,
+    trajectory_from_row,
+    trajectory_row,
+)
 from .run_store import RunStore
 from .secrets_gate import secrets_of
 from .store import chunks, open_store
@@ -84,6 +93,11 @@ class Database(RunStore):
                 if connection.execute(update.values(**values).returning(table.id)).first():
                     changed.append(identity)
         return changed
+
+    def known_files(self) -> set[str]:
+        """The keys of the files that were read whole (`remember_files`)."""
+        with self._read() as connection:
+            return set(connection.execute(select(schema.read_files.c.key)).scalars())
 
     def read_accounts(self, keys: Sequence[str]) -> dict[str, Any]:
         """The accounts of those files that were read whole before (`remember_files`)."""
@@ -199,7 +213,11 @@ class Database(RunStore):
             steps: dict[str, list[Mapping[Any, Any]]] = {}
             for row in connection.execute(step_query).mappings():
                 steps.setdefault(row["trajectory_id"], []).append(row)
-        return [trajectory_from_row(rows[key], steps.get(key, ())) for key in ids if key in rows]
+        return [_trajectory(rows[key], steps.get(key, ())) for key in ids if key in rows]
+
+
+def _trajectory(row: Mapping[Any, Any], steps: Sequence[Mapping[Any, Any]]) -> Trajectory:
+    return trajectory_from_row(row, tuple(map(step_from_row, steps)), raw_from_rows(row, steps))
 
 
 def _next_batch(keys: Iterator[Key]) -> list[Key]:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol, runtime_checkable
 
 from .accounts import Accounts, FileReport
 from .archives import NOT_OPENED, Member, archive
@@ -33,6 +33,7 @@ from .archives import Archive as Zip
 from .chat_log import record_bytes
 from .errors import IngestError, UsageError
 from .input_files import URL_SCHEMES, InputFile, expand
+from .joined import Outcomes
 from .kill_points import kill_point
 from .limits import Limits, using
 from .opening import Inputs
@@ -40,7 +41,8 @@ from .readers.base import Reader, all_readers, detect_reader, find_reader
 from .readers.json_input import READ_ERRORS, Head, problem_of, read_head
 from .readers.json_text import UNKNOWN_FORMAT
 from .reading import items_of, sound, unclaimed
-from .records import Problem, Rejected, Source, Trajectory
+from .records import Outcome, Problem, Rejected, Source, Trajectory
+from .unchanged import FileMemory, Unchanged
 from .unpacking import is_packed, is_unpacked, is_zip, open_text
 
 BATCH_RECORDS = 4096
@@ -57,13 +59,27 @@ class Archive(Protocol):
         ...
 
 
+@runtime_checkable
+class Settling(Protocol):
+    """An archive that can be told more about what it has."""
+
+    def resolve_links(self) -> int:
+        """Give trajectories the parents their logs name."""
+        ...
+
+    def join_outcomes(self, outcomes: Mapping[str, Outcome]) -> list[str]:
+        """Give stored trajectories without a verdict one that was kept elsewhere."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
     """`format`: "auto", a format's name, or a reader. `dataset` None: the name of each file's folder.
 
     `on_bad`: "skip" goes on behind a bad record; "fail" reads everything before any of it is stored, and stops at the
     first bad record. `limit`: read at most that many trajectories, duplicates included. `tags` are stored with each
-    trajectory. `since`: those that started earlier are not stored; those without a time are.
+    trajectory. `since`: those that started earlier are not stored; those without a time are. `outcomes`: kept elsewhere,
+    joined to the trajectories whose logs have none, stored ones included.
     """
 
     format: str | Reader = "auto"
@@ -73,6 +89,7 @@ class IngestOptions:
     limit: int | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     since: datetime | None = None
+    outcomes: Outcomes | None = None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -121,6 +138,18 @@ class _Job:
         self._dry_ids: set[bytes] = set()
         self._read = 0
         self._accounts = Accounts()
+        self._late: dict[str, Outcome] = {}
+        self._unchanged = Unchanged(self._memory(), self._about())
+
+    def _memory(self) -> FileMemory | None:
+        """Files are remembered where reading one always gives the same account."""
+        asked = self._options
+        whole = asked.limit is None and asked.since is None and asked.outcomes is None
+        return self._archive if whole and isinstance(self._archive, FileMemory) else None
+
+    def _about(self) -> list[str]:
+        readers = self._readers or ([self._asked] if self._asked is not None else [])
+        return [repr(self._options.limits), *(f"{reader.name} {type(reader).__module__}" for reader in readers)]
 
     @property
     def is_full(self) -> bool:
@@ -132,9 +161,29 @@ class _Job:
             for file in files:
                 if self.is_full:
                     break
-                self._take(file)
+                self._take_unless_known(file)
         self.flush()
+        if self._archive is not None:
+            self._unchanged.keep()
+            self._settle(self._archive)
         return self._accounts.report()
+
+    def _take_unless_known(self, file: InputFile) -> None:
+        """Read one input, unless it was read whole before and has not changed since."""
+        key = self._unchanged.key(file)
+        if self._unchanged.recall(key, file, self._accounts):
+            return
+        files, ignored = len(self._accounts.files), len(self._accounts.ignored)
+        self._take(file)
+        self._unchanged.learn(key, file, self._accounts.files[files:], self._accounts.ignored[ignored:])
+
+    def _settle(self, archive: Archive) -> None:
+        """What can only be told when everything is stored: who belongs to whom, and late outcomes."""
+        if isinstance(archive, Settling):
+            archive.resolve_links()
+            self._accounts.joined += len(archive.join_outcomes(self._late))
+        if self._options.outcomes is not None:
+            self._accounts.unmatched = self._options.outcomes.unused
 
     def _take(self, file: InputFile) -> None:
         """Read one input into the batch."""
@@ -229,10 +278,19 @@ class _Job:
             if self._is_too_old(item):
                 account.filtered += 1
                 continue
-            self._add(item, account)
+            self._add(self._joined(item), account)
             if self.is_full:
                 break
         self._keep(account)
+
+    def _joined(self, trajectory: Trajectory) -> Trajectory:
+        """With the outcome that is kept elsewhere, where there is one."""
+        if self._options.outcomes is None:
+            return trajectory
+        joined, found = self._options.outcomes.join(trajectory)
+        if found and joined.outcome is not None:
+            self._late[joined.id] = joined.outcome
+        return joined
 
     def _is_too_old(self, trajectory: Trajectory) -> bool:
         if self._options.since is None:
@@ -279,12 +337,12 @@ class _Job:
         stored = set(self._store(list(first.values())))
         kill_point("ingest.stored")
         for trajectory, account in batch:
-            if trajectory.id in stored:
-                stored.remove(trajectory.id)
-                account.accepted += 1
+            is_new = trajectory.id in stored
+            stored.discard(trajectory.id)
+            account.settle(trajectory, is_new)
+            if is_new:
                 self._accounts.count(trajectory)
-            else:
-                account.duplicates += 1
+                self._accounts.joined += self._late.pop(trajectory.id, None) is not None
 
     def _store(self, batch: list[Trajectory]) -> list[str]:
         if self._archive is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
+from .canonical import canonical_bytes
 from .chat_log import LoggedPrompt, LoggedSteps, whole_record
 from .conversation import conversation_id
 from .errors import StoreError
@@ -82,7 +83,7 @@ def _of_a_record(trajectory: Trajectory) -> Row:
         tools = trajectory.tools is not None
         report = steps.chat.answers.report(system_prompt=steps.chat.system, tool_schemas=tools, sampling=sampling)
         conversation = steps.chat.conversation
-    return {"replayability": dumps(report), "conversation": conversation}
+    return {"replayability": canonical_bytes(report).decode(), "conversation": conversation}
 
 
 def outcome_detail(outcome: Outcome) -> str:
@@ -102,7 +103,7 @@ def _source_columns(source: Source | None) -> Row:
         **{name: clean(getattr(source, name)) for name in _SOURCE_TEXTS},
         "source_path": clean(source.path),
         "source_line": source.line,
-        "counts": dumps(source.counts) if source.counts else None,
+        "counts": canonical_bytes(source.counts).decode() if source.counts else None,
         "extra": dumps(source.extra) if source.extra else None,
         "tags": dumps(source.tags) if source.tags else None,
         "sampling": None if source.sampling is None else dumps(source.sampling),
@@ -121,10 +122,9 @@ def _links_from_text(text: str | None) -> Links | None:
     return None if row is None else Links(tuple(row["keys"]), row["parent"], row["children"])
 
 
-def trajectory_from_row(row: Columns, step_rows_in_order: Sequence[Columns]) -> Trajectory:
-    """A trajectory from its row (column names to values; `raw` may be missing) and those of its steps in order."""
+def trajectory_from_row(row: Columns, steps: Sequence[Step], raw: str | None = None) -> Trajectory:
+    """A trajectory from its row (column names to values), its steps in order, and its raw record where it is known."""
     tools = loads(row["tools"])
-    steps = map(step_from_row, step_rows_in_order)
     return Trajectory(
         id=row["id"],
         task=Task(**loads(row["task"]), private=loads(row["task_private"]) or {}),
@@ -139,12 +139,12 @@ def trajectory_from_row(row: Columns, step_rows_in_order: Sequence[Columns]) -> 
         branch_step=row["branch_step"],
         run=row["run"],
         fidelity=row["fidelity"],
-        source=_source_from_row(row, step_rows_in_order),
+        source=_source_from_row(row, raw),
     )
 
 
-def _whole_raw(row: Columns, steps: Sequence[Columns]) -> str | None:
-    """The raw record, put together where its messages stand in the steps."""
+def raw_from_rows(row: Columns, steps: Sequence[Columns]) -> str | None:
+    """The raw record, put together where its messages stand in the rows of the steps; None where it was not loaded."""
     raw: str | None = row.get("raw")
     if raw is None or row["raw_layout"] != "messages":
         return raw
@@ -154,7 +154,7 @@ def _whole_raw(row: Columns, steps: Sequence[Columns]) -> str | None:
     return whole_record(raw, "[" + ",".join(filter(None, lists)) + "]")
 
 
-def _source_from_row(row: Columns, steps: Sequence[Columns]) -> Source | None:
+def _source_from_row(row: Columns, raw: str | None) -> Source | None:
     if row["format"] is None:
         return None
     return Source(
@@ -163,7 +163,7 @@ def _source_from_row(row: Columns, steps: Sequence[Columns]) -> Source | None:
         line=row["source_line"],
         counts=loads(row["counts"]) or {},
         extra=loads(row["extra"]) or {},
-        raw=_whole_raw(row, steps),
+        raw=raw,
         usage=usage_from_json(loads(row["usage"])),
         sampling=loads(row["sampling"]),
         links=_links_from_text(row["links"]),

@@ -3,8 +3,9 @@
 A payload is one model call. Calls are one run when they share a session id, or a trace id (LiteLLM puts a caller's
 session id there; else it is one request with its retries and fallbacks), or when the answer of one stands in the
 history of a later one. They stand anywhere in a file, so they are put by in a temporary file and folded run by run
-(`call_fold`): memory holds one run, and a few numbers a call. A failed attempt that was tried again makes no step and no tokens; a
-call that was logged twice counts once. Conversations of other prompts under one id are children of the longest.
+(`call_fold`): memory holds one run, and a few numbers a call. A failed attempt that was tried again makes no step and
+no tokens; a call that was logged twice counts once. Conversations of other prompts under one id are children of the
+longest.
 
 Redacted calls are strung together by their ids alone. Hashed keys, people, IP addresses and user agents are not in
 `Source.extra`; the raw record has them as logged. Calls that are no conversation (embeddings, images, ...) are skipped,

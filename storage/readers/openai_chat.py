@@ -76,13 +76,13 @@ class OpenAIChatReader:
 
     def read(self, stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:
         """Yield one trajectory, or what is wrong with it, for each record."""
-        source = replace(source, format=self.name)
+        about = {"format": self.name, "path": source.path, "dataset": source.dataset, "tags": source.tags}
         for item in records(stream, _Text):
             if isinstance(item, Rejected):
                 yield item
                 continue
             try:
-                yield _trajectory(item.value, replace(source, line=item.line))
+                yield _trajectory(item.value, {**about, "line": item.line})
             except BadRecord as error:
                 yield Rejected(error.problem(item.line))
 
@@ -123,7 +123,7 @@ class _Text:
         return self.value
 
 
-def _trajectory(text: _Text, source: Source) -> Trajectory:
+def _trajectory(text: _Text, about: dict[str, Any]) -> Trajectory:
     record = text.value
     if not isinstance(record, dict):
         raise wrong_shape("a conversation is an object with `messages`")
@@ -131,11 +131,11 @@ def _trajectory(text: _Text, source: Source) -> Trajectory:
         raise wrong_shape("no `messages`")
     left = dict(record)
     given = left.pop("messages")
-    body = _plain(text, given, left, source.format)
+    body = _plain(text, given, left, about["format"])
     if body is None:
         record = text.checked()
         left = dict(record)
-        body = _over_records(left.pop("messages"), record, source.format)
+        body = _over_records(left.pop("messages"), record, about["format"])
     outcome, scores = _verdicts(left)
     trial, agent, model = (_take_text(left, key) for key in ("trial", "agent", "model"))
     return Trajectory(
@@ -148,8 +148,8 @@ def _trajectory(text: _Text, source: Source) -> Trajectory:
         scores=scores,
         final_state=left.pop("final_state", None),
         truncated=left.pop("truncated", None) is True,
-        source=replace(
-            source,
+        source=Source(
+            **about,
             trial=trial,
             agent=agent,
             model=model,

@@ -66,16 +66,12 @@ _DECODE = msgspec.json.Decoder(_Record).decode
 def skimmed(raw: bytes) -> list[Seen] | None:
     """What a record holds; None when that cannot be told so."""
     try:
-        record = _DECODE(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    leaves = list(_leaves(record))
-    if not leaves or not all(leaf.spanId and leaf.traceId for leaf in leaves):
-        return None
-    size = len(raw) // len(leaves)
-    try:
+        leaves = list(_leaves(_DECODE(raw)))
+        if not leaves or not all(leaf.spanId and leaf.traceId for leaf in leaves):
+            return None
+        size = len(raw) // len(leaves)
         return [_seen(leaf, size) for leaf in leaves]
-    except BadRecord:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, BadRecord):
         return None
 
 

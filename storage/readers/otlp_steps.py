@@ -113,7 +113,8 @@ def conversation(
             filled.append(replace(step, observations=observed))
             continue
         ran = _runs_after(call, thread, tools, starts) if call.is_empty else []
-        filled.append(_filled(_uncaptured(step, ran), call, tools, scores))
+        done = [run.span.end for run in ran if run.span.end is not None]
+        filled.append(_filled(_uncaptured(step, ran), call, tools, scores.get(call.span.id, {}), done))
     return prompt, tuple(filled)
 
 
@@ -124,15 +125,16 @@ def _runs_after(call: Call, thread: Thread, tools: ToolRuns, starts: list[int]) 
     return tools.between(thread.scope, since, starts[after] if after < len(starts) else None)
 
 
-def _filled(step: Step, call: Call, tools: ToolRuns, scores: Mapping[str, Mapping[str, Score]]) -> Step:
+def _filled(step: Step, call: Call, tools: ToolRuns, scores: Mapping[str, Score], done: list[int]) -> Step:
+    """The step with what its call's span says. `done`: when the tools ended that are in it already."""
     span = call.span
     observations, ended = _observations(step, tools, span.start or 0)
-    ends = [time for time in (span.end, ended) if time is not None]
+    ends = [time for time in (span.end, ended, *done) if time is not None]
     return replace(
         step,
         observations=observations,
         usage=call.usage,
-        scores=scores.get(span.id, {}),
+        scores=scores,
         started_at=iso(span.start),
         ended_at=iso(max(ends, default=None)),
         model=string(first(span.attributes, "model")),

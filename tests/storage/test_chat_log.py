@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -95,10 +96,16 @@ def test_both_ways_lead_to_the_same(some: list[dict[str, Any]]) -> None:
     assert raw_record(fast) == canonical_bytes({"messages": some, "task_id": "t"}).decode()
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Any:
+POSTGRES = os.environ.get("TTC_TEST_POSTGRES")
+
+
+@pytest.fixture(scope="module", params=["duckdb", "postgresql"])
+def archive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One archive for all examples."""
-    with Database.open(str(tmp_path_factory.mktemp("chat") / "archive.duckdb")) as database:
+    if request.param == "postgresql" and not POSTGRES:
+        pytest.skip("TTC_TEST_POSTGRES is not set")
+    file = tmp_path_factory.mktemp("chat") / "archive.duckdb"
+    with Database.open(str(POSTGRES if request.param == "postgresql" else file)) as database:
         yield database
 
 

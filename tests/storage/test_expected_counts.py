@@ -43,7 +43,7 @@ class Shelf:
         found: Counter[str] = Counter()
         for item in self.kept.values():
             if item.source is not None and item.source.path == str(path):
-                found.update({**item.source.counts, "runs": 1})
+                found.update({"runs": 1, **item.source.counts})
                 found["reward_sum"] += (item.outcome.value or 0) if item.outcome else 0  # type: ignore[assignment]
         return found
 

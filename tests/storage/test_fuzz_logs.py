@@ -13,6 +13,7 @@ import json
 import os
 import random
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ TRACES = Path(os.environ.get("TTC_TRACES") or Path(__file__).parents[3] / "share
 MUTANTS = int(os.environ.get("TTC_FUZZ", "500"))
 SEED = int(os.environ.get("TTC_FUZZ_SEED", "0"))
 BATCH = 100
-SHORT, FEW, MOST = 160, 5, 6_000
+SHORT, FEW, MOST = 160, 5, 5_000
 """Texts, lists and logs are cut to these, so that many mutants are tried in little time."""
 
 Random: TypeAlias = random.Random
@@ -72,10 +73,24 @@ def load(path: Path) -> Log:
             values = read(data)
         except ValueError:
             continue
-        small = [shorten(value) for value in values][:40]
-        kept = "array" if shape == "document" and isinstance(values[0], list) else shape
-        return Log(written(small, kept), small, kept)
+        return smallest([shorten(value) for value in values][:40], shape)
     return Log(data, [], "binary")
+
+
+def smallest(values: list[Any], shape: str) -> Log:
+    """The log, its lists made shorter until it is small enough."""
+    for most in (3 * FEW, FEW, 2, 1):
+        cut_short = fewer(values, most) if shape == "document" else fewer(values[: 2 * most], most)
+        data = written(cut_short, shape)
+        if len(data) <= MOST:
+            break
+    return Log(data, cut_short, shape)
+
+
+def fewer(value: Any, most: int) -> Any:
+    if isinstance(value, list):
+        return [fewer(item, most) for item in value[:most]]
+    return {key: fewer(item, most) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def one_value(data: bytes) -> list[Any]:
@@ -112,7 +127,7 @@ def shorten(value: Any, depth: int = 0) -> Any:
             inner = None
         return value[:SHORT] if inner is None else json.dumps(shorten(inner, depth))
     if isinstance(value, list):
-        return [shorten(item, depth + 1) for item in value[: FEW if depth > 2 else 2 * FEW]]
+        return [shorten(item, depth + 1) for item in value[: 3 * FEW]]
     if isinstance(value, dict):
         return {key: shorten(item, depth + 1) for key, item in value.items()}
     return value
@@ -121,7 +136,8 @@ def shorten(value: Any, depth: int = 0) -> Any:
 def written(values: list[Any], shape: str, **options: Any) -> bytes:
     if shape == "zip":
         packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        with warnings.catch_warnings(), zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            warnings.simplefilter("ignore", UserWarning)  # of a name that stands twice: that is what is tried
             for item in values:
                 name, value = item if isinstance(item, list) and len(item) == 2 else ("samples/x.json", item)
                 archive.writestr(str(name) or "x", dumped(value, **options))
@@ -270,7 +286,7 @@ def recode(random: Random, data: bytes) -> bytes:
 
 
 def pack(random: Random, data: bytes) -> bytes:
-    packed = random.choice([gzip.compress, zstandard.compress])(data)
+    packed = gzip.compress(data) if random.random() < 0.5 else zstandard.compress(data)
     return packed if random.random() < 0.5 else flip(random, cut(random, packed))
 
 
@@ -290,7 +306,7 @@ BYTES: list[Callable[[Random, bytes], bytes]] = [cut, cut_out, flip, insert, rec
 
 def mutants(name: str, paths: list[Path], count: int) -> Iterator[bytes]:
     random = Random(f"{name} {SEED}")
-    logs = [log for log in map(load, paths) if len(log.data) <= MOST or log.shape == "binary"] or [load(paths[0])]
+    logs = [load(path) for path in paths]
     for _ in range(count):
         log, other = random.choice(logs), random.choice(logs)
         data = mutated(random, log, other) if log.values and random.random() < 0.7 else log.data
@@ -321,7 +337,8 @@ def check(report: dict[str, Any], files: list[str]) -> None:
 def run(database: Database, folder: Path, options: IngestOptions) -> dict[str, Any]:
     before = database.count()
     report = ingest(database, [str(folder)], options)
-    assert database.count() == before + report["totals"]["trajectories"]
+    totals = report["totals"]
+    assert database.count() == before + totals["trajectories"] + totals.get("subagents", 0)
     check(report, [str(path) for path in sorted(folder.iterdir())])
     return report
 

@@ -177,7 +177,6 @@ def test_a_folder_walk_ignores_what_no_reader_claims(database: Database, tmp_pat
         (b"SQLite format 3\x00", "TTC-E013", 3),
         (b"\x1f\x8bnot gzip", "TTC-E023", 3),
         (json.dumps(conversation(1)).encode()[:-2], "TTC-E019", 3),
-        (b'{"info": {}, "tasks": [], "simulations": []}', "TTC-E016", 3),
         (lines(b'{"messages": 1', conversation(1)), "TTC-E011", 1),
         (lines(conversation(1)) + b'{"messages": [', "TTC-E019", 1),
         (lines(b'{"messages": [], "reward": NaN}'), "TTC-E014", 3),
@@ -197,6 +196,8 @@ def test_with_a_format_given_the_reader_says_what_is_wrong(database: Database, t
     path = write(tmp_path / "log", lines({"other": 1}, conversation(1)))
     report = ingest(database, [path], IngestOptions(format="openai-chat"))
     assert (accounts(report), codes(report)) == ([(1, 0, 1, False)], ["TTC-E012"])
+    hollow = ingest(database, [write(tmp_path / "hollow", b"[]")], IngestOptions(format="openai-chat"))
+    assert (codes(hollow), exit_code(hollow)) == (["TTC-E016"], 3)
     with pytest.raises(UsageError, match="unknown format"):
         ingest(database, [path], IngestOptions(format="opanai-chat"))
 

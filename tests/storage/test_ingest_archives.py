@@ -412,6 +412,31 @@ class Hollow:
         return iter(())
 
 
+class Nested:
+    """A plugin whose runs have a sub-agent in the same entry of the source."""
+
+    name = "nested"
+
+    def detect(self, head: Head) -> float:
+        return 1.0
+
+    def read(self, stream: BinaryIO, source: Source) -> Any:
+        yield Trajectory("main", Task("t"), source=replace(source, counts={"runs": 1, "messages": 5}))
+        yield Trajectory("sub", Task("t"), source=replace(source, counts={"runs": 0, "messages": 2}), parent_id="main")
+
+
+def test_a_sub_agent_of_the_same_entry_is_stored_and_counted_apart(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    shelf = Shelf()
+    report = ingest(shelf, [str(tmp_path / "a")], IngestOptions(format=Nested()))
+    assert list(shelf.kept) == ["main", "sub"]
+    totals = report["totals"]
+    assert (totals["trajectories"], totals["subagents"], totals["messages"]) == (1, 1, 7)
+    assert (report["files"][0]["accepted"], report["files"][0]["subagents"]) == (1, 1)
+    again = ingest(shelf, [str(tmp_path / "a")], IngestOptions(format=Nested()))
+    assert (again["totals"]["duplicates"], again["totals"].get("subagents")) == (1, None)
+
+
 def test_a_valid_log_without_runs_is_no_problem(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("{}")
     (tmp_path / "b").write_text("")
@@ -458,3 +483,26 @@ def test_on_bad_fail_reads_archives_and_pipes_before_it_stores(tmp_path: Path) -
         ingest(shelf, [str(tmp_path)], IngestOptions(on_bad="fail"))
     assert caught.value.place == f"{tmp_path}/b.zip/y.jsonl:2"
     assert shelf.kept == {}
+
+
+# --- folders of events ----------------------------------------------------------------------------------------------
+
+EVENTS = Path(__file__).parent / "golden_logs" / "openhands" / "events"
+
+
+def test_a_folder_of_events_is_one_run(tmp_path: Path) -> None:
+    events = tmp_path / "conversation" / "events"
+    events.mkdir(parents=True)
+    for path in EVENTS.iterdir():
+        (events / path.name).write_bytes(path.read_bytes())
+    (events.parent / "base_state.json").write_text("{}")
+    whole = ingest(Shelf(), [str(tmp_path)])
+    assert [(file["path"], file["accepted"]) for file in whole["files"]] == [(str(events), 1)]
+    assert whole["ignored"] == [str(events.parent / "base_state.json")]
+    assert ingest(Shelf(), [str(events)])["totals"]["trajectories"] == 1, "named itself"
+    damaged = sorted(events.iterdir())[4]
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    report = ingest(Shelf(), [str(events)])
+    (file,) = report["files"]
+    assert (file["accepted"], [problem["code"] for problem in file["problems"]]) == (1, ["TTC-E011"])
+    assert file["problems"][0]["line"] == 5, "its number among the events"

@@ -1,4 +1,4 @@
-"""Calls that repeat their history, folded: each message once, branches and sub-agents apart, results where they belong."""
+"""Calls that repeat their history, folded: each message once, branches and sub-agents apart, results in their place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make the databases of this folder (see README.md) with LangGraph itself: a scripted model, no network. Checkpoint ids are random.
+"""Make the databases of this folder (see README.md) with LangGraph itself: a scripted model, no network.
 
 usage: python make.py [postgresql://...]     (with a URL: write the same threads to that PostgreSQL database instead)
 """
