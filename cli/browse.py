@@ -130,7 +130,7 @@ def show(
         if not 0 <= step < len(found.steps):
             raise UsageError(f"there is no step {step}", hint=f"{len(found.steps)} steps, counted from 0")
         rows = [row for row in rows if row["step"] == step]
-    document: dict[str, Any] = {"v": 1, "rows": rows, **about}
+    document: dict[str, Any] = {"v": 1, "rows": rows}
     if raw:
         document["raw"] = found.source.raw if found.source else None
     state.emit(document, lambda console: _show_trajectory(console, found, step, raw, about))

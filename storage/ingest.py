@@ -78,8 +78,8 @@ class IngestOptions:
 
     `on_bad`: "skip" goes on behind a bad record; "fail" reads everything before any of it is stored, and stops at the
     first bad record. `limit`: read at most that many trajectories, duplicates included. `tags` are stored with each
-    trajectory. `since`: those that started earlier are not stored; those without a time are. `outcomes`: kept elsewhere,
-    joined to the trajectories whose logs have none, stored ones included.
+    trajectory. `since`: those that started earlier are not stored; those without a time are. `outcomes`: those kept
+    elsewhere, joined to the trajectories whose logs have none, stored ones included.
     """
 
     format: str | Reader = "auto"

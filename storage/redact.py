@@ -23,6 +23,7 @@ _CONTROL = re.compile(
     r"|\x9b[0-?]*[ -/]*[@-~]"
     r"|[\x90\x98\x9d-\x9f][^\x00-\x08\x0a-\x1f\x7f-\x9f]*(?:\x07|\x1b\\|\x9c)"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    r"|[\u202a-\u202e\u2066-\u2069]"  # overrides of direction: what is read would not be what is there
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -30,8 +31,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def safe(text: str) -> str:
     """`text` without anything that steers a terminal: the one function for foreign text that is printed.
 
-    Whole escape sequences go, then all of C0 but newline and tab, DEL and C1. Lone surrogates, which cannot be printed,
-    become U+FFFD. Idempotent.
+    Whole escape sequences go, then all of C0 but newline and tab, DEL and C1, and overrides of direction. Lone
+    surrogates, which cannot be printed, become U+FFFD. Idempotent.
     """
     return _SURROGATE.sub("\ufffd", _CONTROL.sub("", text))
 

@@ -214,7 +214,7 @@ def logged_step_columns(numbered: Sequence[tuple[int, Trajectory]]) -> dict[str,
         positions += range(count)
         for text, called, action, observed in steps.chat.step_texts():
             texts.append(text if "\x00" not in text else clean(text))
-            tools.append(called)
+            tools.append(called if "\x00" not in called else clean(called))
             actions.append(action)
             observations.append(observed)
     return {**columns, "step_index": positions, "role": ["assistant"] * len(positions)}

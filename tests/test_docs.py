@@ -22,8 +22,8 @@ from typer.main import get_command
 
 from ttc_replay.cli.main import app, main
 from ttc_replay.storage import errors, schema
-from ttc_replay.storage.database import Database
 from ttc_replay.storage.accounts import COUNTED
+from ttc_replay.storage.database import Database
 from ttc_replay.storage.readers import json_text
 
 ROOT = Path(__file__).parents[1]

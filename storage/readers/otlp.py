@@ -13,8 +13,8 @@ generations of OpenTelemetry GenAI, the indexed names before them, OpenInference
 
 The spans of a run may stand anywhere in a file, so a file is read twice: first for what belongs together, then for the
 spans themselves. Held are those of the runs that have begun and not ended, and no more. A session of more than
-64 MiB falls apart into its traces. Not kept outside of the raw record: other spans (HTTP, retrievers), span links,
-and alternatives to the answer that the conversation went on with.
+64 MiB falls apart into its traces, and a trace of more than 192 MiB is refused. Not kept outside of the raw record:
+other spans (HTTP, retrievers), span links, and alternatives to the answer that the conversation went on with.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
-from ..records import Rejected, Source, Trajectory
+from ..records import Problem, Rejected, Source, Trajectory
 from .chat import listing
 from .json_input import Head
+from .json_text import TOO_LONG
 from .otlp_input import LOGS, SPANS, glance, leaves, raw_record
 from .otlp_phoenix import is_phoenix
 from .otlp_proto import is_protobuf
@@ -35,6 +36,7 @@ from .otlp_skim import Seen, seen
 from .otlp_spans import LogRecord, Span, field_of, with_logs
 
 _LARGEST_SESSION = 64 * 2**20
+_LARGEST_RUN = 192 * 2**20
 
 
 class OtlpReader:
@@ -58,13 +60,24 @@ class OtlpReader:
         for found in glance(stream):
             index.note(found)
         waiting = _Waiting(index.groups())
+        end: Rejected | None = None
         for item in leaves(stream):
             if isinstance(item, Rejected):
-                yield item
+                end = item if item.fatal else None
+                yield from () if item.fatal else (item,)
             elif (run := waiting.take(item)) is not None:
-                yield from trajectories(run, source, raw_record)
-        for run in waiting.rest():  # the file grew while it was read
-            yield from trajectories(run, source, raw_record)
+                yield from _read_run(run, source)
+        for run in waiting.rest():  # what refused records, or more that was written meanwhile, left open
+            yield from _read_run(run, source)
+        if end is not None:
+            yield end
+
+
+def _read_run(run: Run | Rejected, source: Source) -> Iterator[Trajectory | Rejected]:
+    if isinstance(run, Rejected):
+        yield run
+    else:
+        yield from trajectories(run, source, raw_record)
 
 
 def _is_request(row: dict[str, Any]) -> bool:
@@ -116,6 +129,7 @@ class _Index:
             key = f"session:{trace.session}" if small else f"trace:{name}"
             group = made.setdefault(key, _Group(trace.session))
             group.left += trace.count
+            group.size += trace.size
             found[name] = group
         return found
 
@@ -126,11 +140,26 @@ class _Group:
 
     session: str | None
     left: int = 0
+    size: int = 0
+    line: int | None = None
     spans: list[Span] = field(default_factory=list)
     logs: list[LogRecord] = field(default_factory=list)
 
-    def run(self) -> Run:
+    def add(self, item: Span | LogRecord) -> None:
+        """Hold a span or log record. Of a run that is too big to be one record only the line is kept."""
+        self.left -= 1
+        if self.size > _LARGEST_RUN:
+            self.line = item.line if self.line is None else self.line
+        elif isinstance(item, Span):
+            self.spans.append(item)
+        else:
+            self.logs.append(item)
+
+    def run(self) -> Run | Rejected:
         """The run; the group is empty then."""
+        if self.size > _LARGEST_RUN:
+            problem = f"one trace of {self.size // 2**20} MiB: more than {_LARGEST_RUN // 2**20} MiB are not held"
+            return Rejected(Problem(TOO_LONG, problem, self.line))
         run = Run(with_logs(self.spans, self.logs), self.session)
         self.spans, self.logs = [], []
         return run
@@ -142,20 +171,16 @@ class _Waiting:
     def __init__(self, groups: dict[str, _Group]):
         self._groups = groups
 
-    def take(self, item: Span | LogRecord) -> Run | None:
+    def take(self, item: Span | LogRecord) -> Run | Rejected | None:
         """Put a span or log record to its run; the run, when that was its last."""
         group = self._groups.get(item.trace)
         if group is None:
             group = self._groups[item.trace] = _Group(seen(item).session, left=-1)
-        if isinstance(item, Span):
-            group.spans.append(item)
-        else:
-            group.logs.append(item)
-        group.left -= 1
+        group.add(item)
         return group.run() if group.left == 0 else None
 
-    def rest(self) -> Iterator[Run]:
+    def rest(self) -> Iterator[Run | Rejected]:
         """What is left over."""
-        for group in self._groups.values():
-            if group.spans or group.logs:
+        for group in {id(group): group for group in self._groups.values()}.values():
+            if group.spans or group.logs or (group.left > 0 and group.line is not None):
                 yield group.run()

@@ -57,7 +57,6 @@ LLM_PREFIXES = ("llm.input_messages.", "llm.output_messages.", "gen_ai.prompt.",
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     # one call of a model
-    "request_model": ("gen_ai.request.model", "llm.request.model_name", "llm.model_name", "ai.model.id"),
     "model": (
         "gen_ai.response.model",
         "llm.response.model_name",

@@ -25,7 +25,27 @@ _PYDANTIC = {
 
 def normal_parts(values: list[Any]) -> list[Any]:
     """The parts, each in a shape that `content_blocks` knows where there is one."""
-    return [normal_part(value) if isinstance(value, dict) else value for value in values]
+    found: list[Any] = []
+    for value in values:
+        if (
+            isinstance(value, dict)
+            and value.get("part_kind") == "user-prompt"
+            and isinstance(value.get("content"), list)
+        ):
+            found.extend(_prompted(item) for item in value["content"])
+        else:
+            found.append(normal_part(value) if isinstance(value, dict) else value)
+    return found
+
+
+def _prompted(item: Any) -> Any:
+    """A piece of what a user says to pydantic-ai: a text, a URL, or data."""
+    if not isinstance(item, dict):
+        return item
+    kind = "image" if "image" in f"{item.get('kind')} {item.get('media_type')}" else "file"
+    if "data" in item:
+        return {"type": kind, "source": {"type": "base64", "data": item["data"], "media_type": item.get("media_type")}}
+    return {"type": kind, "url": item.get("url")}
 
 
 def normal_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -52,13 +72,12 @@ def _open_inference(part: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _pydantic(part: Mapping[str, Any]) -> Mapping[str, Any]:
     kind = part["part_kind"]
-    said = part.get("content")
-    if kind == "user-prompt" and isinstance(said, list):
-        said = "\n".join(item for item in said if isinstance(item, str))
     known = _PYDANTIC.get(kind) if isinstance(kind, str) else None
     if known == "tool_result":
         return {**part, "type": "tool_result", "is_error": kind == "retry-prompt"}
-    return {**part, "type": known, "content": said} if known else part
+    if known in ("text", "thinking"):
+        return {"type": known, "content": part.get("content")}
+    return {**part, "type": known} if known else part
 
 
 def _untyped(part: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from ..records import Links, Message, Outcome, Rejected, Score, Source, Step, Task, ToolSchema, Trajectory, Usage
 from .base import identify
 from .chat import first_user_text, mapping, prompt_id, string
-from .json_text import NO_TRAJECTORIES, BadRecord
+from .json_text import MAX_STORED_BYTES, NO_TRAJECTORIES, BadRecord, too_long
 from .otlp_fields import indexed, sampling_of, tools_of, total
 from .otlp_names import TOOL_INDEXED, TOOL_VALUES, first, first_of
 from .otlp_scores import Scores
@@ -120,6 +120,8 @@ class _Maker:
     def _identified(self, source: Source, raw_of: RawOf, fields: dict[str, Any]) -> tuple[str, Source]:
         """Id and source. A record that is too long to be stored goes without the inputs that later calls repeat."""
         try:
+            if _size(self.spans) > MAX_STORED_BYTES:
+                raise too_long(MAX_STORED_BYTES)  # without making the text of it
             return identify(source, raw_of(self.spans, self.main, frozenset()), **fields)
         except BadRecord:
             repeated = frozenset(call.span.id for call in self.thread.calls[:-1])
@@ -137,7 +139,7 @@ class _Maker:
         last = self.thread.calls[-1].span
         own = {span.id for span in self.spans}
         around = [span for span in self.tree.agents(last) if span.id in own]
-        roots = [span for span in self.spans if self.tree.parent(span) is None and span.kind != "tool"]
+        roots = [span for span in self.spans if self.tree.parent(span) is None and span.kind not in ("tool", "llm")]
         failed = next((span.error for span in (last, *around, *roots) if span.error is not None), None)
         return None if failed is None else failed or "error"
 
@@ -228,3 +230,7 @@ def _outcome(scores: Mapping[str, Score], reason: str | None) -> Outcome | None:
     if name is None:
         return None if reason is None else Outcome(exit_reason=reason)
     return Outcome(scores[name].value, name, reason, scores[name].detail)
+
+
+def _size(spans: list[Span]) -> int:
+    return sum(len(value) for span in spans for value in span.attributes.values() if isinstance(value, str))

@@ -286,7 +286,8 @@ def test_a_provider_without_a_key_and_one_that_is_down(
     assert "error[TTC-E501]: cannot reach openai/nobody" in second
     assert "\nhint: " in second
     assert second.endswith("exit 7\n")
-    assert json.loads(done.stdout)["trajectories"] == [], "the keyless search printed nothing"
+    partial = json.loads(done.stdout)["trajectories"]  # of the second alone: the keyless search printed nothing
+    assert {(row["stopped"], row["transitions"], row["counterfactual_id"]) for row in partial} == {("error", 0, None)}
     assert [row["status"] for row in cli("ls", "runs", "--json").document["rows"]] == ["error"]
 
 

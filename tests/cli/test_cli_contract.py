@@ -19,6 +19,7 @@ import pytest
 
 from ttc_replay.cli.render import progress_text
 
+LATER_COLUMNS = " started_at ended_at relation tags usage replayability secrets"
 TRAJECTORY_COLUMNS = """
     id dataset format task_id trial agent model steps outcome parent_id branch_step run fidelity source_path source_line
 """
@@ -110,7 +111,7 @@ def searched(cli: Any, toys: Path, search_toys: Any) -> dict[str, Any]:
 def test_rows_of_ls_show_tree_diff_sql(cli: Any, searched: dict[str, Any]) -> None:
     listed = cli("ls", "--json").document
     assert keys(listed) == {"v", "rows"}
-    assert [list(row) for row in listed["rows"]] == [TRAJECTORY_COLUMNS.split()] * 5
+    assert [list(row) for row in listed["rows"]] == [(TRAJECTORY_COLUMNS + LATER_COLUMNS).split()] * 5
     by_sql = cli("sql", "select * from v_trajectories order by source_path, source_line, id", "--json").document
     assert by_sql == listed
     for kind, view in (("runs", "v_runs"), ("datasets", None), ("plugins", None)):
@@ -356,7 +357,7 @@ def test_secrets_are_masked_on_every_stream(cli: Any, record: Any, write_logs: A
     for command in (
         ("show", found),
         ("show", found, "--raw", "--json"),
-        ("sql", "select raw from trajectories", "--csv"),
+        ("sql", "select prompt from trajectories", "--csv"),
     ):
         done = cli(*command)
         assert "SECRET:anthropic" in done.out

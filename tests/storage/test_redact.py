@@ -206,6 +206,7 @@ def test_no_text_makes_it_slow(unit: str) -> None:
         ("over\rwrite\x08\x08 \x7f\x85\x00", "overwrite "),
         ("\x1b\x1b[31m[31mx", "[31mx"),
         ("lone \ud800 half", "lone \ufffd half"),
+        ("safe\u202egpj.exe\u2066\u2069", "safegpj.exe"),
     ],
 )
 def test_safe(text: str, shown: str) -> None:

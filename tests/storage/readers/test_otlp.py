@@ -7,6 +7,8 @@ import gzip
 import io
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ttc_replay.storage.readers import base
+from ttc_replay.storage.errors import MissingExtra
+from ttc_replay.storage.ingest import IngestOptions, ingest
+from ttc_replay.storage.readers import base, otlp
 from ttc_replay.storage.readers.otlp import OtlpReader
 from ttc_replay.storage.records import Message, Outcome, Rejected, Score, Source, Trajectory, Usage
 
@@ -69,7 +73,7 @@ def test_golden_logs_are_detected_and_hold_one_run_with_a_sub_agent(logs: Any, p
     assert child.source.relation == "subagent"
     if path.name not in LOGS_ONLY:
         assert child.branch_step == 1
-        assert (main.source.agent, child.source.agent) == ("planner", "packer")  # type: ignore[union-attr]
+        assert (main.source.agent, child.source.agent) == ("planner", "packer")
 
 
 WITH_CONTENT = [path for path in FILES if dialect(path) != "no-content"]
@@ -340,6 +344,37 @@ def test_a_run_too_long_to_store_is_kept_without_the_repeated_inputs(
     assert [any(item["key"] == "gen_ai.input.messages" for item in span) for span in kept] == [False] * 7 + [True]
 
 
+def test_a_trace_too_big_to_hold_is_refused_and_hides_no_other(logs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [request(call_span(number, "q" * 9000, "a", trace="cd" * 16)) for number in (1, 2)]
+    rows.insert(1, request(call_span(3, "q", "a")))
+    monkeypatch.setattr(otlp, "_LARGEST_RUN", 10_000)
+    small, refused = logs.all("otlp", rows)
+    assert isinstance(small, Trajectory)
+    assert isinstance(refused, Rejected)
+    assert (refused.problem.code, refused.problem.line) == ("TTC-E021", 1)
+
+
+def test_a_session_too_big_for_one_run_is_read_trace_by_trace(logs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = []
+    for number in (1, 2):
+        made = call_span(number, "q" * 9000, "a", trace=f"{number:032x}")
+        rows.append(request(made | {"attributes": [*made["attributes"], pair("session.id", "s")]}))
+    assert len(logs.good("otlp", rows)) == 2  # one run: its second conversation continues the first
+    assert [item.parent_id is None for item in logs.good("otlp", rows)] == [True, False]
+    monkeypatch.setattr(otlp, "_LARGEST_SESSION", 10_000)
+    assert [item.parent_id is None for item in logs.good("otlp", rows)] == [True, True]
+
+
+def test_what_came_before_a_cut_line_is_yielded_before_the_error(logs: Any) -> None:
+    """Also where a record that looked good at the first walk was refused at the second."""
+    twice = json.dumps(request(call_span(2, "r", "b"))).replace('"name": "chat"', '"name": "chat", "name": "chat"')
+    data = "\n".join([json.dumps(request(call_span(1, "q", "a"))), twice, '{"resourceSpans": ['])
+    found = logs.all("otlp", data.encode())
+    assert [type(item) for item in found] == [Rejected, Trajectory, Rejected]
+    assert [item.problem.code for item in found if isinstance(item, Rejected)] == ["TTC-E017", "TTC-E019"]
+    assert found[-1].fatal
+
+
 def test_only_its_own_files_are_claimed(logs: Any) -> None:
     own = {"otlp", "mlflow"}
     folders = [path for path in (GOLDEN, TRACES) if path.is_dir()]
@@ -371,3 +406,30 @@ def leaves(value: Any) -> list[Any]:
     return [span for scope in scopes for span in scope["spans"]] + [
         log for scope in logged for log in scope["logRecords"]
     ]
+
+
+def test_protobuf_without_its_library_says_what_to_install(logs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ttc_replay.storage.readers.otlp_proto_dicts", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry.proto.trace.v1.trace_pb2", None)
+    with pytest.raises(MissingExtra) as caught:
+        logs.all("otlp", GOLDEN / "otlp" / "genai-attributes.pb")
+    assert caught.value.hint == "pip install 'ttc-replay[otlp]'"
+
+
+def test_the_readers_import_nothing_heavy() -> None:
+    code = (
+        "import sys; import ttc_replay.storage.readers.otlp, ttc_replay.storage.readers.mlflow;"
+        "sys.exit(any(name in sys.modules for name in ('google.protobuf', 'opentelemetry', 'mlflow', 'duckdb')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_folder_of_all_containers_is_ingested_and_one_run_is_stored_once() -> None:
+    report = ingest(None, [str(GOLDEN / "otlp"), str(GOLDEN / "mlflow")], IngestOptions(dry_run=True))
+    formats = {Path(file["path"]).name: file["format"] for file in report["files"]}
+    assert len(formats) == len(FILES) + 3
+    assert {name: found for name, found in formats.items() if found == "otlp"}.keys() == {path.name for path in FILES}
+    assert report["totals"]["skipped"] == report["totals"]["rejected_files"] == 0
+    repeated = 2 * (len(SAME_RUN) - 1) + 2  # and one trace of MLflow stands in two files
+    assert report["totals"]["duplicates"] == repeated
+    assert report["totals"]["trajectories"] == 2 * len(FILES) + 6 - repeated

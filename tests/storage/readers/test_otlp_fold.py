@@ -163,10 +163,7 @@ def test_a_branch_that_is_worked_on_last_is_the_main_one(logs: Any) -> None:
     start: Chat = [("user", "q"), ("assistant", "a"), ("user", "r")]
     spans = model(1, [("user", "q")], "a"), model(2, start, "b"), model(3, start, "c")
     found = logs.good("otlp", request(*spans))
-    assert relations(found) == [(None, None, ["q", "a", "r", "c"]), ("branch", 1, ["q", "a", "r", "b"])] or (
-        relations(found) == [(None, None, ["q", "a", "r", "b"]), ("branch", 1, ["q", "a", "r", "c"])]
-    )
-    assert texts(found[0])[-1] == "c"
+    assert relations(found) == [(None, None, ["q", "a", "r", "c"]), ("branch", 1, ["q", "a", "r", "b"])]
 
 
 def test_a_cut_context_continues_the_agent(logs: Any) -> None:
@@ -373,7 +370,7 @@ def test_very_many_calls_that_begin_alike_end_in_time(logs: Any) -> None:
 
 
 def test_agents_that_only_tell_what_went_in_and_out(logs: Any) -> None:
-    told = {
+    told: dict[str, Any] = {
         "gen_ai__input__messages": written([("user", "q")]),
         "gen_ai__output__messages": written([("assistant", "a")]),
     }

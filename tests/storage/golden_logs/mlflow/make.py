@@ -2,8 +2,8 @@
 
     .venv/bin/python tests/storage/golden_logs/mlflow/make.py
 
-Live spans of MLflow write inputs, outputs, tools and usage, and `Trace.to_json` writes the files. Only ids and times
-are scripted, so that the files come out the same each time. Schema v2 is no longer written by the library: that file is
+Live spans of MLflow write inputs, outputs, tools and usage, and `Trace.to_json` the files. Ids and times are scripted
+and keys sorted, so that the files come out the same each time. The library no longer writes schema v2: that file is
 made from the other by its field names, and read back with the library's own reader of v2 before it is kept.
 """
 
@@ -78,6 +78,11 @@ INNER_PROMPT = [
 USAGE = [(100, 20, 0), (160, 15, 90), (200, 12, 150)]
 
 
+def live(span: LiveSpan) -> Any:
+    """The span of OpenTelemetry inside, which MLflow's types call read-only."""
+    return span._span
+
+
 class Player:
     """Plays the script in live spans."""
 
@@ -92,14 +97,14 @@ class Player:
         return self._at
 
     def _start(self, name: str, kind: str, parent: LiveSpan | None) -> LiveSpan:
-        context = set_span_in_context(parent._span) if parent is not None else None
+        context = set_span_in_context(live(parent)) if parent is not None else None
         made = create_mlflow_span(self._tracer.start_span(name, context, start_time=self._tick()), TRACE, kind)
         assert isinstance(made, LiveSpan)
         self.live.append(made)
         return made
 
     def _end(self, span: LiveSpan) -> None:
-        span._span.end(self._tick())
+        live(span).end(self._tick())
 
     def play(self) -> None:
         root = self._start("planner", "AGENT", None)
@@ -137,8 +142,9 @@ class Player:
             self._loop(inner, INNER_PROMPT, [said("A light coat.")], [[]], [])
             self._end(inner)
         if answer["content"] == "no such city":
-            span.add_event(SpanEvent.from_exception(KeyError("no such city")))
-            span._span.set_status(StatusCode.ERROR, "no such city")
+            about: dict[str, Any] = {"exception.type": "KeyError", "exception.message": "no such city"}
+            span.add_event(SpanEvent("exception", self._at, about))  # type: ignore[abstract]
+            live(span).set_status(StatusCode.ERROR, "no such city")
         span.set_outputs(answer["content"])
         self._end(span)
 
@@ -220,13 +226,14 @@ def hexed(encoded: str) -> str:
 
 def main() -> None:
     made = trace()
-    (HERE / "trace-v3.json").write_text(made.to_json(pretty=True) + "\n")
-    (HERE / "traces-v3.jsonl").write_text(made.to_json() + "\n")
-    old = as_version_2(json.loads(made.to_json()))
+    value = json.loads(made.to_json())
+    (HERE / "trace-v3.json").write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    (HERE / "traces-v3.jsonl").write_text(json.dumps(value, sort_keys=True) + "\n")
+    old = as_version_2(value)
     read = Trace.from_dict(json.loads(json.dumps(old)))
     assert [span.span_id for span in read.data.spans] == [span.span_id for span in made.data.spans]
     assert [span.outputs for span in read.data.spans] == [span.outputs for span in made.data.spans]
-    (HERE / "trace-v2.json").write_text(json.dumps(old, indent=1) + "\n")
+    (HERE / "trace-v2.json").write_text(json.dumps(old, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":
