@@ -38,53 +38,62 @@ class NotPlainError(Exception):
 class ChatLog:
     """The messages of one plain chat, and what there is to know of them without building records.
 
-    `messages` are as decoded; `texts` their canonical texts; `starts` the places of the assistant's; `tools` the names
-    of the tools each of these calls, comma separated. Raises NotPlainError.
+    `texts` are the messages' canonical texts; `starts` the places of the assistant's; `said` the text of each of these,
+    `tools` the names of the tools it calls, comma separated. The decoded messages are not kept: memory that is written
+    to costs more than decoding what somebody looks at. Raises NotPlainError.
     """
 
     __slots__ = (
-        *("answers", "messages", "starts", "system", "texts", "tool_results", "tools"),
-        *("_prompt", "_said", "_steps"),
+        *("answers", "conversation", "said", "starts", "system", "texts", "tool_results", "tools", "user_text"),
+        *("_prompt", "_steps"),
     )
 
     def __init__(self, messages: list[Any]):
-        self.messages = messages
         self.starts: list[int] = []
+        self.said: list[str] = []
         self.tools: list[str] = []
         self.system = False
+        self.user_text: str | None = None
+        """What the first message of the user in the prompt says."""
         self.tool_results = 0
         self.answers = Answers()
-        self._said: list[str] = []
         self._prompt: tuple[Message, ...] | None = None
         self._steps: tuple[Step, ...] | None = None
-        self._walk()
+        parts = self._walk(messages)
+        self.conversation = hash_of(parts) if self.starts else None
+        """As `conversation.conversation_id` of the trajectory."""
         self.texts: list[bytes] = list(map(_ENCODE, messages))
 
-    def _walk(self) -> None:
+    def _walk(self, messages: list[Any]) -> list[str]:
+        """Look at every message once; the parts of the conversation's hash."""
         asked: list[str | None] = []
         answered: list[str | None] = []
-        said = self._said
-        for place, message in enumerate(self.messages):
+        parts: list[str] = []
+        for place, message in enumerate(messages):
             role, text = _role_and_text(message)
             if role == "system" or role == "developer":
                 self.system = self.system or not self.starts
                 continue
-            said += (role, text)
+            parts += (role, text)
             if role == "assistant":
                 if self.starts:
                     self.answers.step(asked, answered)
                 self.starts.append(place)
+                self.said.append(text)
                 calls = message.get("tool_calls")
-                asked, answered = self._calls(calls) if calls else [], []
+                asked, answered = self._calls(calls, parts) if calls else [], []
                 if not calls:
                     self.tools.append("")
             elif role == "tool":
                 self.tool_results += 1
                 answered.append(message.get("tool_call_id"))
+            elif self.user_text is None and role == "user" and not self.starts:
+                self.user_text = text
         if self.starts:
             self.answers.step(asked, answered)
+        return parts
 
-    def _calls(self, calls: Any) -> list[str | None]:
+    def _calls(self, calls: Any, parts: list[str]) -> list[str | None]:
         """The ids of an action's calls."""
         if type(calls) is not list:
             raise NotPlainError
@@ -96,21 +105,16 @@ class ChatLog:
             parsed = _arguments(raw)
             if parsed is None:
                 self.answers.unparsed += 1
-                self._said += (name, raw)
+                parts += (name, raw)
             else:
-                self._said += (name, _ENCODE(parsed).decode())
+                parts += (name, _ENCODE(parsed).decode())
         self.tools.append(",".join(names))
         return ids
-
-    @property
-    def conversation(self) -> str | None:
-        """As `conversation.conversation_id` of the trajectory."""
-        return hash_of(self._said) if self.starts else None
 
     def counts(self, rewards: int) -> dict[str, int]:
         """By the definitions of `traces/count.py`."""
         return {
-            "messages": len(self.messages),
+            "messages": len(self.texts),
             "assistant_turns": len(self.starts),
             "tool_calls": self.answers.calls,
             "tool_results": self.tool_results,
@@ -118,23 +122,18 @@ class ChatLog:
         }
 
     @property
-    def prompt(self) -> list[dict[str, Any]]:
+    def prompt_texts(self) -> list[bytes]:
         """The messages before the first of the assistant."""
-        return self.messages[: self.starts[0]] if self.starts else self.messages
-
-    def first_text(self, role: str) -> str:
-        """What the first message of a role in the prompt says, or the empty text."""
-        return next((item.get("content") or "" for item in self.prompt if item["role"] == role), "")
+        return self.texts[: self.starts[0]] if self.starts else self.texts
 
     def prompt_text(self) -> str:
         """The prompt as a JSON list."""
-        return _listed(self.texts[: self.starts[0]] if self.starts else self.texts).decode()
+        return _listed(self.prompt_texts).decode()
 
     def step_texts(self) -> Iterator[tuple[str, str, bytes, bytes]]:
         """Of each step: what is said, names of tools, the action and the observations as JSON."""
-        ends = [*self.starts[1:], len(self.messages)] if self.starts else []
-        for start, end, tools in zip(self.starts, ends, self.tools, strict=True):
-            said = self.messages[start].get("content") or ""
+        ends = [*self.starts[1:], len(self.texts)] if self.starts else []
+        for start, end, said, tools in zip(self.starts, ends, self.said, self.tools, strict=True):
             yield said, tools, self.texts[start], _listed(self.texts[start + 1 : end])
 
     def canonical(self) -> bytes:
@@ -144,15 +143,19 @@ class ChatLog:
     def prompt_records(self) -> tuple[Message, ...]:
         """The prompt."""
         if self._prompt is None:
-            self._prompt = tuple(map(message_from_json, self.prompt))
+            self._prompt = tuple(map(_record, self.prompt_texts))
         return self._prompt
 
     def step_records(self) -> tuple[Step, ...]:
         """The steps."""
         if self._steps is None:
-            messages = self.messages[self.starts[0] :] if self.starts else []
-            self._steps = steps_from_messages(list(map(message_from_json, messages)))[1]
+            texts = self.texts[self.starts[0] :] if self.starts else []
+            self._steps = steps_from_messages(list(map(_record, texts)))[1]
         return self._steps
+
+
+def _record(text: bytes) -> Message:
+    return message_from_json(_DECODE(text))
 
 
 def _listed(texts: list[bytes]) -> bytes:
@@ -251,7 +254,7 @@ class LoggedPrompt(_Lazy[Message]):
         return self.chat.prompt_records()
 
     def __len__(self) -> int:
-        return self.chat.starts[0] if self.chat.starts else len(self.chat.messages)
+        return len(self.chat.prompt_texts)
 
 
 class LoggedSteps(_Lazy[Step]):

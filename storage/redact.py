@@ -50,6 +50,8 @@ class _Rule(NamedTuple):
 
 # Not inside a word; but the `n` of an escaped newline in JSON text is no word.
 _WORD_STARTS = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4}))"
+# The same, said behind the first character: patterns that begin with a class of characters are found much faster.
+_STARTED = r"(?:(?<![A-Za-z0-9].)|(?<=\\[nrtbf].)|(?<=\\u[0-9a-fA-F]{4}.))"
 _WORD_ENDS = r"(?![A-Za-z0-9])"
 _TOKEN_ENDS = r"(?![A-Za-z0-9_-])"  # noqa: S105 (a pattern)
 
@@ -176,15 +178,16 @@ _RULES = (
     _rule(
         "card",
         "",
-        r"[2-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{2,7}|3\d{3}[ -]?\d{6}[ -]?\d{4,5}",
-        before=r"(?<![_.-])" + _WORD_STARTS,
+        rf"[2-6](?<![_.-].){_STARTED}(?:\d{{3}}(?:[ -]?\d{{4}}){{2}}[ -]?\d{{2,7}}|\d{{3}}[ -]?\d{{6}}[ -]?\d{{4,5}})",
+        before="",
         after=r"(?![A-Za-z0-9_-]|\.\d)",
         holds=_is_card,
     ),
     _rule(
         "iban",
         "",
-        r"[A-Z]{2}\d{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?|[A-Z]{2}\d{2}[A-Z0-9]{11,29}",
+        rf"[A-Z]{_STARTED}[A-Z]\d{{2}}(?:(?: [A-Z0-9]{{4}}){{2,7}}(?: [A-Z0-9]{{1,3}})?|[A-Z0-9]{{11,29}})",
+        before="",
         after=_WORD_ENDS,
         holds=_is_iban,
     ),

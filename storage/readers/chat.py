@@ -206,7 +206,7 @@ def split(
 def first_user_text(messages: Iterable[Message]) -> str:
     """The text of the first user message, or the empty text."""
     if isinstance(messages, LoggedPrompt):
-        return messages.chat.first_text("user")
+        return messages.chat.user_text or ""
     return next((message.text for message in messages if message.role == "user"), "")
 
 
