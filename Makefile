@@ -20,7 +20,7 @@ lint: $(VENV)/.all
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.all
-	for name in search_core engine_speed in_flight isolation ingest_bulk tau2_fork every_algorithm; do \
+	for name in search_core engine_speed in_flight isolation ingest_bulk ingest_speed secrets_planted tau2_fork every_algorithm; do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 	$(BIN)/python -m benchmarks.search
 

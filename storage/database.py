@@ -144,8 +144,15 @@ class Database(RunStore):
 
     def trajectory(self, id_or_prefix: str, *, raw: bool = False) -> Trajectory:
         """One trajectory by id or unique prefix; with `raw` its `source.raw` too. Raises UnknownId."""
-        whole = self.resolve(id_or_prefix)
-        return self._load(self._keys(Query(ids=[whole])), raw=raw)[0]
+        key = self._key(id_or_prefix) or self._key(self.resolve(id_or_prefix))
+        return self._load([key] if key is not None else [], raw=raw)[0]
+
+    def _key(self, identity: str) -> Key | None:
+        """The key of a whole id; one look at one column where it is there."""
+        table = schema.trajectories.c
+        with self._read() as connection:
+            found = connection.execute(select(table.number, table.steps).where(table.id == identity)).first()
+        return None if found is None else Key(identity, found.number, found.steps)
 
     def trajectories(self, selection: Query = EVERYTHING) -> Iterator[Trajectory]:
         """The selected trajectories without their raw text, by source path, line and id; bounded memory.
@@ -199,6 +206,8 @@ class Database(RunStore):
         table, step = schema.trajectories, schema.steps.c
         columns = [column for column in table.columns if raw or column.name != "raw"]
         ids = [key.id for key in keys]
+        if not keys:
+            return []
         between = (min(key.number for key in keys), max(key.number for key in keys))
         with self._read() as connection:
             found = connection.execute(

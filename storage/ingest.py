@@ -30,7 +30,7 @@ from typing import Any, BinaryIO, Literal, Protocol, runtime_checkable
 from .accounts import Accounts, FileReport
 from .archives import NOT_OPENED, Member, archive
 from .archives import Archive as Zip
-from .chat_log import record_bytes
+from .chat_log import LoggedSteps, record_bytes
 from .errors import IngestError, UsageError
 from .input_files import URL_SCHEMES, InputFile, expand
 from .joined import Outcomes
@@ -46,7 +46,10 @@ from .unchanged import FileMemory, Unchanged
 from .unpacking import is_packed, is_unpacked, is_zip, open_text
 
 BATCH_RECORDS = 4096
-BATCH_BYTES = 16 * 2**20
+BATCH_BYTES = 64 * 2**20
+"""Raw text in one transaction. Row groups that a transaction leaves half full are written again by the next one."""
+_RECORDS_WEIGH = 4
+"""What is built as records is held and copied several times more often than a chat that is not."""
 
 Progress = Callable[[str, int], None]
 
@@ -318,7 +321,7 @@ class _Job:
         raise IngestError(first.message, place=place, code=first.code, hint="--on-bad skip goes on behind bad records")
 
     def _add(self, trajectory: Trajectory, account: FileReport) -> None:
-        size = record_bytes(trajectory)
+        size = record_bytes(trajectory) * (1 if isinstance(trajectory.steps, LoggedSteps) else _RECORDS_WEIGH)
         if len(self._batch) >= BATCH_RECORDS or self._batch_bytes + size > BATCH_BYTES:
             self.flush()
         self._read += 1

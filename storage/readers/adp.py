@@ -18,10 +18,10 @@ from itertools import pairwise
 from typing import Any, BinaryIO
 
 from ..records import Message, Outcome, Rejected, Source, Task, ToolCall, Trajectory
-from .base import identify
+from .base import each_record, identify
 from .chat import arguments, content, first_user_text, mapping, number, prompt_id, split, string, text, tool_schemas
-from .json_input import Head, records
-from .json_text import BadRecord, wrong_shape
+from .json_input import Head
+from .json_text import wrong_shape
 from .media import image_part, reference
 
 _CALLS = ("api_action", "code_action")
@@ -42,15 +42,7 @@ class AdpReader:
 
     def read(self, stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:
         """Yield one trajectory, or what is wrong with it, for each element."""
-        source = replace(source, format=self.name)
-        for item in records(stream):
-            if isinstance(item, Rejected):
-                yield item
-                continue
-            try:
-                yield _trajectory(item.value, replace(source, line=item.line))
-            except BadRecord as error:
-                yield Rejected(error.problem(item.line))
+        return each_record(stream, replace(source, format=self.name), _trajectory)
 
 
 def _is_run(record: Mapping[str, Any]) -> bool:

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO
 from ..codec import steps_from_messages
 from ..records import Message, Rejected, Source, Step, Trajectory, Usage
 from .anthropic_blocks import anthropic_usage, block_messages, system_message
-from .base import identify
+from .base import each_record, identify
 from .chat import listing, mapping, number, string, text, tool_schemas, unparsed
-from .json_input import Head, records
-from .json_text import BadRecord, wrong_shape
+from .json_input import Head
+from .json_text import wrong_shape
 from .row_fields import USED, stated, task, times, verdicts
 
 _REQUESTS, _RESPONSES = ("request", "body", "params"), ("response", "output")
@@ -64,15 +64,7 @@ class AnthropicReader:
 
     def read(self, stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:
         """Yield one trajectory, or what is wrong with it, for each record."""
-        source = replace(source, format=self.name)
-        for item in records(stream):
-            if isinstance(item, Rejected):
-                yield item
-                continue
-            try:
-                yield _trajectory(item.value, replace(source, line=item.line))
-            except BadRecord as error:
-                yield Rejected(error.problem(item.line))
+        return each_record(stream, replace(source, format=self.name), _trajectory)
 
 
 def _request(row: Json) -> Json:

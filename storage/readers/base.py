@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from importlib import import_module
@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 from ..canonical import canonical_bytes
 from ..errors import PluginFailed, ReaderFailed, UsageError, boundary
 from ..records import Rejected, Source, Trajectory
-from .json_input import Head
-from .json_text import MAX_STORED_BYTES, too_long
+from .json_input import Head, records
+from .json_text import MAX_STORED_BYTES, BadRecord, too_long
 
 GROUP = "ttc_replay.readers"
 CLAIMED = 0.5
@@ -128,6 +128,20 @@ def _made(found: Any, name: str) -> Reader:
     if not isinstance(reader, Reader):
         raise ReaderFailed(f"reader {name!r} lacks name, detect or read")
     return reader
+
+
+def each_record(
+    stream: BinaryIO, source: Source, make: Callable[[Any, Source], Trajectory]
+) -> Iterator[Trajectory | Rejected]:
+    """What `make` makes of each record of a file, or what is wrong with it, in order."""
+    for item in records(stream):
+        if isinstance(item, Rejected):
+            yield item
+            continue
+        try:
+            yield make(item.value, replace(source, line=item.line))
+        except BadRecord as error:
+            yield Rejected(error.problem(item.line))
 
 
 def identify(source: Source, record: Any, canonical: bytes | None = None, **fields: Any) -> tuple[str, Source]:

@@ -19,13 +19,13 @@ from typing import Any, BinaryIO
 
 from ..codec import steps_from_messages
 from ..records import Message, Outcome, Rejected, Source, Step, Task, Trajectory, Usage
-from .base import identify
+from .base import each_record, identify
 from .chat import chat_counts, chat_message, content, first_user_text, listing, mapping, number, prompt_id, string, text
 from .chat import usage as usage_of
 from .clock import span, utc
 from .codex_items import parts, take
 from .held import hold
-from .json_input import Head, read_head, records
+from .json_input import Head, read_head
 from .json_text import BadRecord, wrong_shape
 from .talk import Talk, named_results
 
@@ -53,14 +53,7 @@ class MiniSweAgentReader:
         if _is_bare(read_head(stream).records):
             yield from _read_bare(stream, source)
             return
-        for item in records(stream):
-            if isinstance(item, Rejected):
-                yield item
-                continue
-            try:
-                yield _trajectory(item.value, replace(source, line=item.line))
-            except BadRecord as error:
-                yield Rejected(error.problem(item.line))
+        yield from each_record(stream, source, _trajectory)
 
 
 def _read_bare(stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:

@@ -16,11 +16,11 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from ..records import Message, Rejected, Source, Task, ToolCall, Trajectory
-from .base import identify
+from .base import each_record, identify
 from .chat import arguments, content, first_user_text, mapping, prompt_id, split, string, text, tool_schemas, unparsed
 from .clock import utc
-from .json_input import Head, records
-from .json_text import BadRecord, wrong_shape
+from .json_input import Head
+from .json_text import wrong_shape
 from .row_fields import USED, verdicts
 
 _ROLES = {
@@ -55,15 +55,7 @@ class ShareGptReader:
 
     def read(self, stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:
         """Yield one trajectory, or what is wrong with it, for each row."""
-        source = replace(source, format=self.name)
-        for item in records(stream):
-            if isinstance(item, Rejected):
-                yield item
-                continue
-            try:
-                yield _trajectory(item.value, replace(source, line=item.line))
-            except BadRecord as error:
-                yield Rejected(error.problem(item.line))
+        return each_record(stream, replace(source, format=self.name), _trajectory)
 
 
 def _entries(record: Mapping[str, Any]) -> Any:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from ..codec import steps_from_messages
 from ..records import Message, Outcome, Rejected, Source, Task, Trajectory, Usage
-from .base import identify
+from .base import each_record, identify
 from .chat import (
     chat_counts,
     chat_message,
@@ -33,8 +33,8 @@ from .chat import (
     unparsed,
     whole,
 )
-from .json_input import Head, records
-from .json_text import BadRecord, wrong_shape
+from .json_input import Head
+from .json_text import wrong_shape
 from .talk import named_results
 
 _SAMPLING = ("temperature", "top_p", "seed", "stop", "max_output_tokens")
@@ -53,15 +53,7 @@ class SweAgentReader:
 
     def read(self, stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:
         """Yield one trajectory, or what is wrong with it, for each record."""
-        source = replace(source, format=self.name)
-        for item in records(stream):
-            if isinstance(item, Rejected):
-                yield item
-                continue
-            try:
-                yield _trajectory(item.value, replace(source, line=item.line))
-            except BadRecord as error:
-                yield Rejected(error.problem(item.line))
+        return each_record(stream, replace(source, format=self.name), _trajectory)
 
 
 def _is_run(row: Mapping[str, Any]) -> bool:

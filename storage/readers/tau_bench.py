@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from ..records import Message, Outcome, Rejected, Score, Source, Task, Trajectory
-from .base import identify
+from .base import each_record, identify
 from .chat import chat_counts, chat_messages, first_user_text, mapping, number, prompt_id, split, string, text, usage
-from .json_input import Head, records
-from .json_text import BadRecord, wrong_shape
+from .json_input import Head
+from .json_text import wrong_shape
 
 _POLICY_TITLE = re.compile(r"#+\s*(airline|retail)\s+agent\s+policy", re.IGNORECASE)
 _PRIVATE = ("actions", "outputs")
@@ -36,15 +36,7 @@ class TauBenchReader:
 
     def read(self, stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:
         """Yield one trajectory, or what is wrong with it, for each element of the list."""
-        source = replace(source, format=self.name)
-        for item in records(stream):
-            if isinstance(item, Rejected):
-                yield item
-                continue
-            try:
-                yield _trajectory(item.value, replace(source, line=item.line))
-            except BadRecord as error:
-                yield Rejected(error.problem(item.line))
+        return each_record(stream, replace(source, format=self.name), _trajectory)
 
 
 def _is_run(record: Mapping[str, Any]) -> bool:
