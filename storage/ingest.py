@@ -46,7 +46,7 @@ from .unchanged import FileMemory, Unchanged
 from .unpacking import is_packed, is_unpacked, is_zip, open_text
 
 BATCH_RECORDS = 4096
-BATCH_BYTES = 64 * 2**20
+BATCH_BYTES = 32 * 2**20
 """Raw text in one transaction. Row groups that a transaction leaves half full are written again by the next one."""
 _RECORDS_WEIGH = 4
 """What is built as records is held and copied several times more often than a chat that is not."""
