@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from .accounts import Accounts, FileReport
 from .canonical import content_id
+from .errors import ReaderFailed
 from .input_files import STDIN, InputFile
 from .records import Problem
 
@@ -72,8 +73,11 @@ class Unchanged:
         return True
 
     def learn(self, key: str | None, file: InputFile, reports: Sequence[FileReport], ignored: Sequence[str]) -> None:
-        """Note what was read of a file; kept by `keep`, when all of it is stored."""
-        if key is not None and reports and not any(report.unlisted for report in reports):
+        """Note what was read of a file; kept by `keep`, when all of it is stored.
+
+        What was rejected, or failed in the reader, is tried again: an extra may be installed by then, a reader mended.
+        """
+        if key is not None and reports and not any(map(_may_change, reports)):
             self._learnt.append((key, file, list(reports), list(ignored)))
 
     def keep(self) -> None:
@@ -88,6 +92,11 @@ class Unchanged:
                     for key, file, reports, ignored in self._learnt
                 }
             )
+
+
+def _may_change(report: FileReport) -> bool:
+    failed = any(problem.code == ReaderFailed.code for problem in report.problems)
+    return report.rejected or failed or bool(report.unlisted)
 
 
 def _entry(report: FileReport, file: InputFile) -> dict[str, Any]:

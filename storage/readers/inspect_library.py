@@ -95,7 +95,7 @@ def _library() -> Any:
             from inspect_ai.log import read_eval_log
     except ImportError as cause:
         hint = "pip install 'ttc-replay[inspect]'"
-        raise MissingExtra(f"Inspect logs need the package inspect-ai: {hint}", hint=hint) from cause
+        raise MissingExtra("Inspect logs need the package inspect-ai", hint=hint) from cause
     return read_eval_log
 
 

@@ -137,3 +137,12 @@ def test_outcomes_reach_new_and_stored_trajectories(tmp_path: Path, logs: Path) 
         assert found.outcome == Outcome(0.0, "reward", None, {"joined": True})
         again = ingest(database, [str(logs)], IngestOptions(outcomes=load_outcomes(str(rewards))))
         assert again["reward_from"] == {"joined": 0, "unmatched": ["run-9"]}
+
+
+def test_what_was_rejected_is_tried_again(tmp_path: Path, logs: Path, counting: Counting) -> None:
+    (logs / "broken.jsonl").write_text('{"messages": [{"role": "user"', encoding="utf-8")
+    with Database.open(str(tmp_path / "a.duckdb")) as database:
+        first = ingest(database, [str(logs)])
+        assert first["totals"]["rejected_files"] == 1
+        assert ingest(database, [str(logs)])["totals"] == without_new(first)["totals"]
+    assert counting.reads == 3 + 1 + 1
