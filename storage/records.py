@@ -51,7 +51,8 @@ class Message:
             return ""
         if isinstance(self.content, str):
             return self.content
-        return "\n".join(str(part["text"]) for part in self.content if isinstance(part.get("text"), str))
+        parts = self.content if isinstance(self.content, (list, tuple)) else ()
+        return "\n".join(part["text"] for part in parts if isinstance(part.get("text"), str))
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def _result(value: Any) -> Any:
 
 def simple(parts: list[Part]) -> Any:
     """Plain text where that is all there is; None for nothing."""
-    if len(parts) == 1 and parts[0].keys() == {"type", "text"}:
+    if len(parts) == 1 and parts[0].keys() == {"type", "text"} and isinstance(parts[0]["text"], str):
         return parts[0]["text"]
     return parts or None
 

@@ -103,7 +103,7 @@ def _is_conversation(record: Any) -> bool:
 def _is_anthropic(message: Mapping[str, Any]) -> bool:
     parts = message.get("content")
     return isinstance(parts, list) and any(
-        isinstance(part, dict) and part.get("type") in _ANTHROPIC_PARTS for part in parts
+        isinstance(part, dict) and str(part.get("type")) in _ANTHROPIC_PARTS for part in parts
     )
 
 

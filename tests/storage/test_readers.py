@@ -500,3 +500,15 @@ def test_no_damaged_bytes_crash_detection_or_reading(data: st.DataObject) -> Non
     for reader in FORMATS:
         assert all(isinstance(item, (Trajectory, Rejected)) for item in read(reader, bytes(text)))
     assert all(item is not None for item in records(stream_of(bytes(text))))
+
+
+def test_a_text_that_is_no_text_stays_a_part() -> None:
+    blocks = [{"type": "text", "text": True}, {"type": "tool_use", "id": "t", "name": "n", "input": {}}]
+    messages = [{"role": "user", "content": "go"}, {"role": "assistant", "content": blocks}]
+    (found,) = good("anthropic", {"system": "s", "messages": messages, "max_tokens": 5})
+    assert [message.text for message in found.messages] == ["s", "go", ""]
+
+
+def test_detection_takes_any_part() -> None:
+    odd = {"messages": [{"role": "user", "content": [{"type": ["no", "text"]}]}]}
+    assert detected(json.dumps(odd).encode()) == "openai-chat"
