@@ -2,8 +2,8 @@
 
 What is understood, told by content:
 
-* SWE-bench and SWE-agent reports: lists of instance ids under `resolved_ids` / `unresolved_ids` (or `resolved` /
-  `unresolved`, `completed_ids`, `error_ids`, ...); `{instance: {"resolved": true}}`;
+* SWE-bench and SWE-agent reports: lists of instance ids under `resolved_ids` and `unresolved_ids` (or `resolved` and
+  `unresolved`; other lists of a report are no verdicts); `{instance: {"resolved": true}}`;
 * Harbor `result.json` of a trial (`trial_name`, `task_name`, `verifier_result.rewards`), one or a list of them;
 * rows, as JSON lines, a JSON list or CSV: an id (`id`, `trajectory_id`, `session_id`, `trial_name`, `trial_id`,
   `instance_id`, `task_id`, `task_name`) and `reward`, `score`, `value` or `resolved`; `{id: number}`.
@@ -119,7 +119,8 @@ def _csv_rows(data: bytes, path: str) -> Iterator[Mapping[str, Any]]:
         text = data.decode("utf-8-sig")
         for row in csv.DictReader(io.StringIO(text, newline="")):
             if set(row) & {*_RUN_IDS, *_TASK_IDS}:
-                yield {key: _number_or_text(value) for key, value in row.items() if key is not None and value}
+                given = {key: value for key, value in row.items() if key is not None and value}
+                yield {key: _number_or_text(text) if key in _VALUES else text for key, text in given.items()}
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"--reward-from {path}: neither JSON nor CSV: {error}") from None
 

@@ -96,3 +96,8 @@ def test_two_rewards_of_one_id_are_refused(tmp_path: Path) -> None:
         load(tmp_path, [{"id": "a", "reward": 1}, {"id": "a", "reward": 0}])
     with pytest.raises(UsageError, match="No such file"):
         load_outcomes(str(tmp_path / "missing"))
+
+
+def test_numbers_that_are_ids_stay_as_they_are_written(tmp_path: Path) -> None:
+    outcomes = load(tmp_path, "task_id,reward\n1234567,1\n007,0\n")
+    assert {key: outcome.value for key, outcome in outcomes.tasks.items()} == {"1234567": 1.0, "007": 0.0}
