@@ -1,17 +1,19 @@
 """A logged chat kept as it was read: its messages become records when somebody looks, and go to the archive unbuilt.
 
 Most of what is ingested is stored and never looked at, so the ingest of chat logs stands or falls with not building a
-record for every message. Each message's canonical text is stored once; the raw record is put together from the
-messages and the rest of it (column `raw_layout`: "messages").
+record for every message. A chat is cut into pages: canonical texts of messages, comma separated. The first page is the
+prompt, every other begins with an action. The raw record is put together from the pages and the rest of it.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar, overload
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeVar, overload
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from .arguments import call_arguments
 from .canonical import canonical_bytes
@@ -21,14 +23,55 @@ from .exact_json import message_from_json
 from .records import Message, Step, Trajectory
 from .replayability import Answers
 
-_PLAIN = frozenset(("role", "content", "tool_calls", "tool_call_id", "name"))
-_CALL = frozenset(("id", "type", "function"))
-_SPECIAL = ("function_call", "reasoning_content", "reasoning", "usage", "cost", "requestor", "is_error")
-"""Keys that, with a value, make a message more than plain: such logs take the way over records."""
-_ENCODE = msgspec.json.Encoder(order="sorted").encode
+PAGE_BYTES = 4096
+"""About how long a page is at least. Longer ones are written faster; shorter ones find one trajectory faster, because
+the database unpacks 2,048 of them to read one."""
+ON_PAGES = "pages"
+"""`raw_layout` of a trajectory whose messages are on pages."""
+PROMPT = -1
+"""The position of the page before the first step."""
+
 _DECODE = msgspec.json.Decoder().decode
-Item = TypeVar("Item")
+_KEYS_BYTES = 64  # of a message, about
 _SHORT = 400  # characters: nothing shorter is nested over 200 levels
+Item = TypeVar("Item")
+Text: TypeAlias = str | UnsetType | None
+Nothing: TypeAlias = UnsetType | None
+
+
+class _Function(msgspec.Struct, gc=False):
+    """Fields stand in the order of the alphabet, here and below: encoded they are canonical text."""
+
+    arguments: str
+    name: str
+
+
+class _Call(msgspec.Struct, gc=False):
+    function: _Function
+    id: Text = UNSET
+    type: Text = UNSET
+
+
+class _Plain(msgspec.Struct, gc=False, kw_only=True):
+    """A message that needs no more than this. What others have besides, and keys that stand twice, are missed by the
+    count of colons (`json_text.has_all_keys`)."""
+
+    annotations: Nothing = UNSET
+    audio: Nothing = UNSET
+    content: Text = UNSET
+    function_call: Nothing = UNSET
+    name: Text = UNSET
+    reasoning: Nothing = UNSET
+    reasoning_content: Nothing = UNSET
+    refusal: Text = UNSET
+    role: str
+    tool_call_id: Text = UNSET
+    tool_calls: list[_Call] | UnsetType | None = UNSET
+
+
+_PLAIN = msgspec.json.Decoder(list[_Plain]).decode
+_ENCODE = msgspec.json.Encoder().encode
+_ENCODE_SORTED = msgspec.json.Encoder(order="sorted").encode
 
 
 class NotPlainError(Exception):
@@ -38,168 +81,141 @@ class NotPlainError(Exception):
 class ChatLog:
     """The messages of one plain chat, and what there is to know of them without building records.
 
-    `texts` are the messages' canonical texts; `starts` the places of the assistant's; `said` the text of each of these,
-    `tools` the names of the tools it calls, comma separated. The decoded messages are not kept: memory that is written
-    to costs more than decoding what somebody looks at. Raises NotPlainError.
+    `pages`: positions of first steps, and texts. The decoded messages are not kept: memory that is written to costs
+    more than decoding what somebody looks at. Raises NotPlainError.
     """
 
     __slots__ = (
-        *("answers", "conversation", "said", "starts", "system", "texts", "tool_results", "tools", "user_text"),
-        *("_prompt", "_steps"),
+        *("answers", "conversation", "messages", "pages", "steps", "system", "tool_results", "user_text"),
+        *("_answered", "_asked", "_cuts", "_parts", "_records", "_size"),
     )
 
-    def __init__(self, messages: list[Any]):
-        self.starts: list[int] = []
-        self.said: list[str] = []
-        self.tools: list[str] = []
+    def __init__(self, messages: msgspec.Raw):
+        self.steps = self.tool_results = 0
         self.system = False
         self.user_text: str | None = None
         """What the first message of the user in the prompt says."""
-        self.tool_results = 0
         self.answers = Answers()
-        self._prompt: tuple[Message, ...] | None = None
-        self._steps: tuple[Step, ...] | None = None
-        parts = self._walk(messages)
-        self.conversation = hash_of(parts) if self.starts else None
+        self._asked: list[str | None] = []
+        self._answered: list[str | None] = []
+        self._parts: list[str] = []  # of the conversation's hash
+        self._cuts = [(0, PROMPT)]  # first messages and first steps of the pages
+        self._size = 0  # of the page so far
+        self._records: tuple[tuple[Message, ...], tuple[Step, ...]] | None = None
+        plain = _decoded(messages)
+        self._walk(plain)
+        self.conversation = hash_of(self._parts) if self.steps else None
         """As `conversation.conversation_id` of the trajectory."""
-        self.texts: list[bytes] = list(map(_ENCODE, messages))
+        self.messages = len(plain)
+        self.pages = list(_pages(plain, self._cuts))
+        self._parts = []
 
-    def _walk(self, messages: list[Any]) -> list[str]:
-        """Look at every message once; the parts of the conversation's hash."""
-        asked: list[str | None] = []
-        answered: list[str | None] = []
-        parts: list[str] = []
+    def _walk(self, messages: list[_Plain]) -> None:
+        """Look at every message once."""
+        said = self._parts.append
+        size = 0
         for place, message in enumerate(messages):
-            role, text = _role_and_text(message)
-            if role == "system" or role == "developer":
-                self.system = self.system or not self.starts
-                continue
-            parts += (role, text)
+            role, text = message.role, message.content or ""
             if role == "assistant":
-                if self.starts:
-                    self.answers.step(asked, answered)
-                self.starts.append(place)
-                self.said.append(text)
-                calls = message.get("tool_calls")
-                asked, answered = self._calls(calls, parts) if calls else [], []
-                if not calls:
-                    self.tools.append("")
+                self._size += size
+                size = 0
+                self._act(place)
+            elif message.tool_calls or role == "function":
+                raise NotPlainError
             elif role == "tool":
                 self.tool_results += 1
-                answered.append(message.get("tool_call_id"))
-            elif self.user_text is None and role == "user" and not self.starts:
+                if self.steps:
+                    self._answered.append(None if message.tool_call_id is UNSET else message.tool_call_id)
+            elif role == "system" or role == "developer":
+                self.system = self.system or not self.steps
+                size += len(text)
+                continue
+            elif self.user_text is None and role == "user" and not self.steps:
                 self.user_text = text
-        if self.starts:
-            self.answers.step(asked, answered)
-        return parts
+            said(role)
+            said(text)
+            size += len(text) + _KEYS_BYTES
+            if role == "assistant" and message.tool_calls:
+                self._call(message.tool_calls)
+        self._settle()
 
-    def _calls(self, calls: Any, parts: list[str]) -> list[str | None]:
-        """The ids of an action's calls."""
-        if type(calls) is not list:
-            raise NotPlainError
-        names, ids = [], []
+    def _act(self, place: int) -> None:
+        """A step begins, and a page where the one before is long enough."""
+        if not self.steps or self._size >= PAGE_BYTES:
+            self._cuts.append((place, self.steps))
+            self._size = 0
+        if self._asked or self._answered:
+            self._settle()
+        self.steps += 1
+
+    def _settle(self) -> None:
+        """Match the results of the step that ends to its calls."""
+        self.answers.step(self._asked, self._answered)
+        self._asked, self._answered = [], []
+
+    def _call(self, calls: list[_Call]) -> None:
         for call in calls:
-            identity, name, raw = _call(call)
-            names.append(name)
-            ids.append(identity)
+            name, raw = call.function.name, call.function.arguments
             parsed = _arguments(raw)
-            if parsed is None:
-                self.answers.unparsed += 1
-                parts += (name, raw)
-            else:
-                parts += (name, _ENCODE(parsed).decode())
-        self.tools.append(",".join(names))
-        return ids
+            self._asked.append(None if call.id is UNSET else call.id)
+            self._parts.append(name)
+            self._parts.append(raw if parsed is None else _ENCODE_SORTED(parsed).decode())
+            self.answers.unparsed += parsed is None
+            self._size += len(raw) + _KEYS_BYTES
 
     def counts(self, rewards: int) -> dict[str, int]:
         """By the definitions of `traces/count.py`."""
         return {
-            "messages": len(self.texts),
-            "assistant_turns": len(self.starts),
+            "messages": self.messages,
+            "assistant_turns": self.steps,
             "tool_calls": self.answers.calls,
             "tool_results": self.tool_results,
             "rewards": rewards,
         }
 
-    @property
-    def prompt_texts(self) -> list[bytes]:
-        """The messages before the first of the assistant."""
-        return self.texts[: self.starts[0]] if self.starts else self.texts
-
-    def prompt_text(self) -> str:
-        """The prompt as a JSON list."""
-        return _listed(self.prompt_texts).decode()
-
-    def step_texts(self) -> Iterator[tuple[str, str, bytes, bytes]]:
-        """Of each step: what is said, names of tools, the action and the observations as JSON."""
-        ends = [*self.starts[1:], len(self.texts)] if self.starts else []
-        for start, end, said, tools in zip(self.starts, ends, self.said, self.tools, strict=True):
-            yield said, tools, self.texts[start], _listed(self.texts[start + 1 : end])
-
     def canonical(self) -> bytes:
         """The canonical text of the list of messages."""
-        return b"[" + b",".join(self.texts) + b"]"
+        return joined(text for _, text in self.pages)
 
-    def prompt_records(self) -> tuple[Message, ...]:
-        """The prompt."""
-        if self._prompt is None:
-            self._prompt = tuple(map(_record, self.prompt_texts))
-        return self._prompt
-
-    def step_records(self) -> tuple[Step, ...]:
-        """The steps."""
-        if self._steps is None:
-            texts = self.texts[self.starts[0] :] if self.starts else []
-            self._steps = steps_from_messages(list(map(_record, texts)))[1]
-        return self._steps
+    def records(self) -> tuple[tuple[Message, ...], tuple[Step, ...]]:
+        """Prompt and steps."""
+        if self._records is None:
+            self._records = records_of(self.canonical())
+        return self._records
 
 
-def _record(text: bytes) -> Message:
-    return message_from_json(_DECODE(text))
+def built(trajectory: Trajectory) -> Trajectory:
+    """The same with everything built, as readers of other formats give it."""
+    source = trajectory.source
+    if not isinstance(trajectory.steps, LoggedSteps) or source is None:
+        return trajectory
+    prompt, steps = trajectory.steps.chat.records()
+    return replace(trajectory, prompt=prompt, steps=steps, source=replace(source, raw=raw_record(trajectory)))
 
 
-def _listed(texts: list[bytes]) -> bytes:
-    return b"[" + b",".join(texts) + b"]"
+def joined(pages: Iterable[bytes]) -> bytes:
+    """The list of messages on all pages, in order."""
+    return b"[" + b",".join(filter(None, pages)) + b"]"
 
 
-def _role_and_text(message: Any) -> tuple[str, str]:
-    if type(message) is not dict:
-        raise NotPlainError
-    role, text = message.get("role"), message.get("content")
-    if type(role) is not str or not (text is None or type(text) is str) or role == "function":
-        raise NotPlainError
-    if len(message) > 2 or text is None:
-        _check(message, role)
-    return role, text or ""
+def records_of(messages: bytes) -> tuple[tuple[Message, ...], tuple[Step, ...]]:
+    """Prompt and steps of a canonical list of messages."""
+    return steps_from_messages(list(map(message_from_json, _DECODE(messages))))
 
 
-def _check(message: dict[str, Any], role: str) -> None:
-    """What stands beside role and content."""
-    if not message.keys() <= _PLAIN:
-        _check_others(message)
-    identity, name = message.get("tool_call_id"), message.get("name")
-    if not (identity is None or type(identity) is str) or not (name is None or type(name) is str):
-        raise NotPlainError
-    if role != "assistant" and message.get("tool_calls"):
-        raise NotPlainError
+def _decoded(messages: msgspec.Raw) -> list[_Plain]:
+    try:
+        return _PLAIN(messages)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise NotPlainError from error
 
 
-def _check_others(message: dict[str, Any]) -> None:
-    if any(message.get(key) is not None for key in _SPECIAL):
-        raise NotPlainError
-    if any(type(message[key]) in (dict, list) for key in message.keys() - _PLAIN):
-        raise NotPlainError  # what is nested has to be looked through
-
-
-def _call(call: Any) -> tuple[str | None, str, str]:
-    """Id, name and arguments as text."""
-    function = call.get("function") if type(call) is dict else None
-    if type(function) is not dict or len(function) > 2 or not call.keys() <= _CALL:
-        raise NotPlainError
-    identity, name, raw = call.get("id"), function.get("name"), function.get("arguments")
-    if type(name) is not str or type(raw) is not str or not (identity is None or type(identity) is str):
-        raise NotPlainError
-    return identity, name, raw
+def _pages(messages: list[_Plain], cuts: list[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+    """Position and text of each page; a prompt without messages is none."""
+    ends = [start for start, _ in cuts[1:]] + [len(messages)]
+    for (start, position), end in zip(cuts, ends, strict=True):
+        if end > start:
+            yield position, _ENCODE(messages[start:end])[1:-1]
 
 
 def _arguments(raw: str) -> Any:
@@ -251,10 +267,10 @@ class LoggedPrompt(_Lazy[Message]):
 
     def made(self) -> tuple[Message, ...]:
         """The tuple."""
-        return self.chat.prompt_records()
+        return self.chat.records()[0]
 
     def __len__(self) -> int:
-        return len(self.chat.prompt_texts)
+        return len(self.made())
 
 
 class LoggedSteps(_Lazy[Step]):
@@ -268,17 +284,17 @@ class LoggedSteps(_Lazy[Step]):
 
     def made(self) -> tuple[Step, ...]:
         """The tuple."""
-        return self.chat.step_records()
+        return self.chat.records()[1]
 
     def __len__(self) -> int:
-        return len(self.chat.starts)
+        return self.chat.steps
 
 
 def record_bytes(trajectory: Trajectory) -> int:
     """The size of a trajectory's record, about."""
     steps, source = trajectory.steps, trajectory.source
     if isinstance(steps, LoggedSteps):
-        return len(steps.rest) + sum(map(len, steps.chat.texts))
+        return len(steps.rest) + sum(len(text) for _, text in steps.chat.pages)
     return len(source.raw or "") if source is not None else 0
 
 
@@ -286,11 +302,10 @@ def raw_record(trajectory: Trajectory) -> str | None:
     """The canonical text of a trajectory's record, put together where it is kept in parts; None when not loaded."""
     steps, source = trajectory.steps, trajectory.source
     if isinstance(steps, LoggedSteps):
-        return whole_record(steps.rest, steps.chat.canonical().decode())
+        return whole_record(steps.rest, steps.chat.canonical())
     return None if source is None else source.raw
 
 
-def whole_record(rest: str, messages: str) -> str:
+def whole_record(rest: str, messages: bytes) -> str:
     """The canonical text of a record from that of its messages and that of the rest."""
-    both = {**_DECODE(rest), "messages": msgspec.Raw(messages.encode())}
-    return canonical_bytes(both).decode()
+    return canonical_bytes({**_DECODE(rest), "messages": msgspec.Raw(messages)}).decode()

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, distinct, func, select
 
 from . import schema
 from .bulk import IN_LIMIT, arrow_columns, existing, insert, insert_columns, insert_new
-from .chat_log import LoggedSteps
+from .chat_log import ON_PAGES, LoggedSteps, built
 from .errors import UnknownId
 from .exact_json import clean, dumps, loads
 from .kill_points import kill_point
@@ -22,13 +22,11 @@ from .links import resolve_links
 from .query import EVERYTHING, Query, keys_statement, where_statement
 from .records import Outcome, Trajectory
 from .rows import (
-    logged_step_columns,
     outcome_detail,
-    raw_from_rows,
+    page_columns,
     score_rows,
-    step_from_row,
     step_rows,
-    trajectory_from_row,
+    stored_trajectory,
     trajectory_row,
 )
 from .run_store import RunStore
@@ -222,11 +220,23 @@ class Database(RunStore):
             steps: dict[str, list[Mapping[Any, Any]]] = {}
             for row in connection.execute(step_query).mappings():
                 steps.setdefault(row["trajectory_id"], []).append(row)
-        return [_trajectory(rows[key], steps.get(key, ())) for key in ids if key in rows]
+            pages = _pages(connection, [key.number for key in keys if rows[key.id]["raw_layout"] == ON_PAGES])
+        return [
+            stored_trajectory(rows[key.id], steps.get(key.id, ()), pages.get(key.number, ()))
+            for key in keys
+            if key.id in rows
+        ]
 
 
-def _trajectory(row: Mapping[Any, Any], steps: Sequence[Mapping[Any, Any]]) -> Trajectory:
-    return trajectory_from_row(row, tuple(map(step_from_row, steps)), raw_from_rows(row, steps))
+def _pages(connection: Connection, numbers: Sequence[int]) -> dict[int, list[tuple[int, str]]]:
+    """Positions and texts of the pages of trajectories, by their numbers."""
+    table, pages = schema.pages.c, dict[int, list[tuple[int, str]]]()
+    if numbers:
+        between = table.trajectory_number.between(min(numbers), max(numbers))
+        statement = select(schema.pages).where(between, table.trajectory_number.in_(numbers)).order_by(table.position)
+        for number, position, text in connection.execute(statement):
+            pages.setdefault(number, []).append((position, text))
+    return pages
 
 
 def _next_batch(keys: Iterator[Key]) -> list[Key]:
@@ -250,50 +260,48 @@ def _add(connection: Connection, batch: Sequence[Trajectory]) -> list[str]:
         unique.setdefault(clean(trajectory.id) or "", trajectory)
     known = existing(connection, table, list(unique))
     numbered = list(enumerate((unique[key] for key in unique if key not in known), number))
-    logged = [(count, item) for count, item in numbered if isinstance(item.steps, LoggedSteps)]
-    columns = arrow_columns(schema.steps, logged_step_columns(logged))
+    duck = connection.dialect.name == "duckdb"
+    if not duck:
+        numbered = [(count, built(trajectory)) for count, trajectory in numbered]
     rows = [trajectory_row(trajectory, count) for count, trajectory in numbered]
-    _mark_secrets(rows, columns)
-    if connection.dialect.name == "duckdb":  # the only writer: it has looked
+    logged = [(count, item) for count, item in numbered if isinstance(item.steps, LoggedSteps)]
+    pages = arrow_columns(schema.pages, page_columns(logged))
+    _mark_secrets(rows, pages)
+    if duck:  # the only writer: it has looked
         insert(connection, table, rows)
+        insert_columns(connection, schema.pages, pages)
         fresh = numbered
     else:
         added = insert_new(connection, table, rows)
         fresh = [(count, trajectory) for count, trajectory in numbered if clean(trajectory.id) in added]
     kill_point("database.add")
-    _add_steps(connection, fresh, columns)
+    _add_steps(connection, [(count, item) for count, item in fresh if not isinstance(item.steps, LoggedSteps)])
     insert(connection, schema.scores, [row for _, trajectory in fresh for row in score_rows(trajectory)])
     return [trajectory.id for _, trajectory in fresh]
 
 
-def _mark_secrets(rows: Sequence[dict[str, Any]], steps: Mapping[str, Any]) -> None:
-    """Fill in `secrets` of recorded trajectories; `steps`: the columns of those whose raw record is kept in parts."""
+def _mark_secrets(rows: Sequence[dict[str, Any]], pages: Mapping[str, Any]) -> None:
+    """Fill in `secrets` of recorded trajectories; `pages`: the columns of those whose raw record is kept in parts."""
     recorded = [row for row in rows if row["run"] is None and row["raw"] is not None]
     if not recorded:
         return
-    numbers, owners = [row["number"] for row in recorded], steps["trajectory_number"].to_pylist()
     raws = arrow_columns(schema.trajectories, {"raw": [row["raw"] for row in recorded]})
-    parts = [(numbers, raws["raw"]), (owners, steps["action"]), (owners, steps["observations"])]
-    in_parts = [row for row in recorded if row.get("raw_layout")]
-    prompts = arrow_columns(schema.trajectories, {"prompt": [row["prompt"] for row in in_parts]})
-    parts.append(([row["number"] for row in in_parts], prompts["prompt"]))
-    found = secrets_of(parts)
+    on_pages = (pages["trajectory_number"].to_pylist(), pages["messages"])
+    found = secrets_of([([row["number"] for row in recorded], raws["raw"]), on_pages])
     for row in recorded if found else ():
         if row["number"] in found:
             row["secrets"] = dumps(found[row["number"]])
 
 
-def _add_steps(connection: Connection, fresh: Sequence[tuple[int, Trajectory]], columns: Mapping[str, Any]) -> None:
-    built = fresh
-    if connection.dialect.name == "duckdb":
-        built = [(count, item) for count, item in fresh if not isinstance(item.steps, LoggedSteps)]
-        insert_columns(connection, schema.steps, columns)
-    every_step = (row for row_number, trajectory in built for row in step_rows(trajectory, row_number))
+def _add_steps(connection: Connection, fresh: Sequence[tuple[int, Trajectory]]) -> None:
+    every_step = (row for row_number, trajectory in fresh for row in step_rows(trajectory, row_number))
     while some := list(islice(every_step, _STEPS_PER_WRITE)):
         insert(connection, schema.steps, some)
 
 
 def _delete(connection: Connection, ids: Sequence[str]) -> None:
+    numbers = select(schema.trajectories.c.number).where(schema.trajectories.c.id.in_(ids))
+    connection.execute(schema.pages.delete().where(schema.pages.c.trajectory_number.in_(numbers)))
     connection.execute(schema.trajectories.delete().where(schema.trajectories.c.id.in_(ids)))
     connection.execute(schema.steps.delete().where(schema.steps.c.trajectory_id.in_(ids)))
     of_nodes = schema.scores.c.node.is_not(None)

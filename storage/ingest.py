@@ -46,9 +46,9 @@ from .unchanged import FileMemory, Unchanged
 from .unpacking import is_packed, is_unpacked, is_zip, open_text
 
 BATCH_RECORDS = 4096
-BATCH_BYTES = 32 * 2**20
+BATCH_BYTES = 64 * 2**20
 """Raw text in one transaction. Row groups that a transaction leaves half full are written again by the next one."""
-_RECORDS_WEIGH = 4
+_RECORDS_WEIGH = 8
 """What is built as records is held and copied several times more often than a chat that is not."""
 
 Progress = Callable[[str, int], None]

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, inspect, select
 
 from .errors import SchemaTooNew, StoreError
 from .kill_points import kill_point
-from .schema import VIEWS, schema_version
+from .schema import VIEWS, schema_version, view_query
 
 Migration = Callable[[Connection], None]
 
@@ -39,7 +39,12 @@ def m002_more_of_the_logs(connection: Connection) -> None:
             connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column} TEXT")
 
 
-MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_more_of_the_logs)
+def m003_pages(connection: Connection) -> None:
+    """The messages of logged chats, some steps on each page."""
+    connection.exec_driver_sql("CREATE TABLE pages (trajectory_number BIGINT, position INTEGER, messages TEXT)")
+
+
+MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_more_of_the_logs, m003_pages)
 """In order; the version of a database is the number of migrations it has had."""
 
 
@@ -89,8 +94,8 @@ def _apply(connection: Connection, number: int, migration: Migration, *, last: b
         connection.exec_driver_sql(f"DROP VIEW IF EXISTS {view}")
     migration(connection)
     if last:
-        for view, query in VIEWS.items():
-            connection.exec_driver_sql(f"CREATE VIEW {view} AS {query}")
+        for view in VIEWS:
+            connection.exec_driver_sql(f"CREATE VIEW {view} AS {view_query(view, connection.dialect.name)}")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     connection.execute(schema_version.insert(), {"version": number, "name": migration.__name__, "applied_at": now})
 

@@ -24,6 +24,8 @@ from .unpacking import CHUNK, ENCODINGS, GZIP, ZIP, ZSTD, open_unpacked, stream_
 
 _PACKED = (GZIP, ZSTD, ZIP, b"PAR1", b"SQLite format 3", *(mark for mark, _ in ENCODINGS))
 _UNREADABLE = b"unreadable"
+_BUFFER = 2**18
+"""Bytes: lines of logs are long, and the default of 8 KiB makes reading three times as dear."""
 """What stands in the array for an event that is no JSON value: the decoder refuses it, its neighbours are read."""
 
 
@@ -52,7 +54,7 @@ class Inputs:
         elif file.path == STDIN:
             yield self._kept(STDIN, sys.stdin.buffer)
         else:
-            with open(file.path, "rb") as stream:
+            with open(file.path, "rb", buffering=_BUFFER) as stream:
                 yield self._plain_or_kept(file.path, cast(BinaryIO, stream))
 
     def _plain_or_kept(self, path: str, stream: BinaryIO) -> BinaryIO:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from .canonical import canonical_bytes
-from .chat_log import LoggedPrompt, LoggedSteps, whole_record
+from .chat_log import ON_PAGES, LoggedSteps, joined, records_of, whole_record
 from .conversation import conversation_id
 from .errors import StoreError
 from .exact_json import (
@@ -24,7 +24,7 @@ from .exact_json import (
     usage_from_json,
     usage_to_json,
 )
-from .records import Fidelity, Links, Node, Outcome, Score, Source, Step, Task, Trajectory
+from .records import Fidelity, Links, Message, Node, Outcome, Score, Source, Step, Task, Trajectory
 from .replayability import replayability
 
 Columns = Mapping[Any, Any]
@@ -49,12 +49,12 @@ def trajectory_row(trajectory: Trajectory, row_number: int) -> Row:
             "task": dumps({"id": task.id, "prompt": task.prompt, "data": task.data, "seed": task.seed}),
             "task_private": dumps(task.private) if task.private else None,
             "tools": None if trajectory.tools is None else dumps(trajectory.tools),
-            "prompt": _prompt_text(trajectory),
+            "prompt": None if isinstance(logged, LoggedSteps) else _prompt_text(trajectory),
             "outcome_detail": None if outcome is None else outcome_detail(outcome),
             "scores": scores_to_text(trajectory.scores),
             "final_state": None if trajectory.final_state is None else dumps(trajectory.final_state),
             **_source_columns(trajectory.source),
-            **(_kept_in_parts(logged) if isinstance(logged, LoggedSteps) else {}),
+            **(_on_pages(logged) if isinstance(logged, LoggedSteps) else {}),
             **(_of_a_record(trajectory) if trajectory.run is None else {}),
         }
     except StoreError as error:
@@ -63,14 +63,11 @@ def trajectory_row(trajectory: Trajectory, row_number: int) -> Row:
 
 
 def _prompt_text(trajectory: Trajectory) -> str:
-    prompt = trajectory.prompt
-    if isinstance(prompt, LoggedPrompt):
-        return prompt.chat.prompt_text()
-    return dumps([message_to_json(message) for message in prompt])
+    return dumps([message_to_json(message) for message in trajectory.prompt])
 
 
-def _kept_in_parts(steps: LoggedSteps) -> Row:
-    return {"raw": steps.rest, "raw_layout": "messages"}
+def _on_pages(steps: LoggedSteps) -> Row:
+    return {"raw": steps.rest, "raw_layout": ON_PAGES}
 
 
 def _of_a_record(trajectory: Trajectory) -> Row:
@@ -122,14 +119,30 @@ def _links_from_text(text: str | None) -> Links | None:
     return None if row is None else Links(tuple(row["keys"]), row["parent"], row["children"])
 
 
-def trajectory_from_row(row: Columns, steps: Sequence[Step], raw: str | None = None) -> Trajectory:
-    """A trajectory from its row (column names to values), its steps in order, and its raw record where it is known."""
+def stored_trajectory(row: Columns, steps: Sequence[Columns] = (), pages: Sequence[tuple[int, str]] = ()) -> Trajectory:
+    """A trajectory from its row and those of its steps or its pages, in order. Its raw record is None where the row
+    comes without."""
+    if row["raw_layout"] != ON_PAGES:
+        return trajectory_from_row(row, tuple(map(step_from_row, steps)), _raw_from_rows(row, steps))
+    messages = joined(text.encode() for _, text in pages)
+    prompt, made = records_of(messages)
+    raw = None if row.get("raw") is None else whole_record(row["raw"], messages)
+    return trajectory_from_row(row, made, raw, prompt)
+
+
+def trajectory_from_row(
+    row: Columns, steps: Sequence[Step], raw: str | None = None, prompt: Sequence[Message] | None = None
+) -> Trajectory:
+    """A trajectory from its row (column names to values), its steps in order, and its raw record where it is known;
+    `prompt` where the row has none."""
     tools = loads(row["tools"])
+    if prompt is None:
+        prompt = tuple(map(message_from_json, loads(row["prompt"])))
     return Trajectory(
         id=row["id"],
         task=Task(**loads(row["task"]), private=loads(row["task_private"]) or {}),
         tools=None if tools is None else tuple(tools),
-        prompt=tuple(message_from_json(message) for message in loads(row["prompt"])),
+        prompt=prompt,
         steps=tuple(steps),
         outcome=None if row["outcome_detail"] is None else Outcome(row["outcome"], **loads(row["outcome_detail"])),
         scores=scores_from_text(row["scores"]),
@@ -143,15 +156,15 @@ def trajectory_from_row(row: Columns, steps: Sequence[Step], raw: str | None = N
     )
 
 
-def raw_from_rows(row: Columns, steps: Sequence[Columns]) -> str | None:
-    """The raw record, put together where its messages stand in the rows of the steps; None where it was not loaded."""
+def _raw_from_rows(row: Columns, steps: Sequence[Columns]) -> str | None:
+    """The raw record; archives of version 2 keep the messages of some in the rows of the steps."""
     raw: str | None = row.get("raw")
     if raw is None or row["raw_layout"] != "messages":
         return raw
     lists = [row["prompt"][1:-1]]
     for step in steps:
         lists += (step["action"], step["observations"][1:-1])
-    return whole_record(raw, "[" + ",".join(filter(None, lists)) + "]")
+    return whole_record(raw, joined(text.encode() for text in lists))
 
 
 def _source_from_row(row: Columns, raw: str | None) -> Source | None:
@@ -177,9 +190,6 @@ def _called(step: Step | None) -> str | None:
 
 def step_rows(trajectory: Trajectory, row_number: int) -> Iterator[Row]:
     """The rows of `steps`, in order."""
-    if isinstance(trajectory.steps, LoggedSteps):
-        yield from _logged_rows(row_number, trajectory)
-        return
     for position, step in enumerate(trajectory.steps):
         yield {
             "trajectory_number": row_number,
@@ -201,30 +211,16 @@ def step_rows(trajectory: Trajectory, row_number: int) -> Iterator[Row]:
         }
 
 
-def logged_step_columns(numbered: Sequence[tuple[int, Trajectory]]) -> dict[str, list[Any]]:
-    """The columns of `steps` for trajectories with `LoggedSteps`; texts that may be bytes are UTF-8."""
-    names = ("trajectory_number", "trajectory_id", "position", "text", "tools", "action", "observations")
-    columns: dict[str, list[Any]] = {name: [] for name in names}
-    numbers, ids, positions, texts, tools, actions, observations = columns.values()
+def page_columns(numbered: Sequence[tuple[int, Trajectory]]) -> dict[str, list[Any]]:
+    """The columns of `pages` for trajectories with `LoggedSteps`; texts are UTF-8 bytes."""
+    columns: dict[str, list[Any]] = {"trajectory_number": [], "position": [], "messages": []}
+    numbers, positions, texts = columns.values()
     for row_number, trajectory in numbered:
-        steps = cast(LoggedSteps, trajectory.steps)
-        count = len(steps)
-        numbers += [row_number] * count
-        ids += [trajectory.id] * count
-        positions += range(count)
-        for text, called, action, observed in steps.chat.step_texts():
-            texts.append(text if "\x00" not in text else clean(text))
-            tools.append(called if "\x00" not in called else clean(called))
-            actions.append(action)
-            observations.append(observed)
-    return {**columns, "step_index": positions, "role": ["assistant"] * len(positions)}
-
-
-def _logged_rows(row_number: int, trajectory: Trajectory) -> Iterator[Row]:
-    columns = logged_step_columns([(row_number, trajectory)])
-    for values in zip(*columns.values(), strict=True):
-        row = dict(zip(columns, values, strict=True))
-        yield {**row, "action": row["action"].decode(), "observations": row["observations"].decode()}
+        for position, text in cast(LoggedSteps, trajectory.steps).chat.pages:
+            numbers.append(row_number)
+            positions.append(position)
+            texts.append(text)
+    return columns
 
 
 def step_from_row(row: Columns) -> Step:

@@ -61,6 +61,10 @@ steps = _table(
     double="logprob",
 )
 
+# Logged chats have no rows in `steps` in a DuckDB file: canonical texts of their messages, comma separated, some steps
+# on each page; position -1 is the prompt, every other the first step of its page (`chat_log.py`).
+pages = _table("pages", bigint="trajectory_number", integer="position", text="messages")
+
 scores = _table(
     "scores",
     # node NULL: a score of the trajectory, or of one of its steps where step_index is set.
@@ -128,6 +132,28 @@ _V_STEPS = """
 SELECT s.trajectory_id, t.dataset, t.task_id, t.run, s.step_index AS step, s.role, s.text, s.tools, s.fidelity,
        s.logprob, s.action, s.observations, s.usage, s.scores, s.started_at, s.ended_at, s.model
 FROM steps s JOIN trajectories t ON t.number = s.trajectory_number AND t.id = s.trajectory_id
+"""
+
+# The steps on pages: DuckDB builds them from JSON when somebody asks, and only on the pages that are asked for.
+_V_STEPS_ON_PAGES = """
+SELECT t.id, t.dataset, t.task_id, t.run, s.step, 'assistant', coalesce(s.action ->> '$.content', ''),
+       coalesce(array_to_string(s.action ->> '$.tool_calls[*].function.name', ','), ''), CAST(NULL AS VARCHAR),
+       CAST(NULL AS DOUBLE), s.action, '[' || array_to_string(s.observations, ',') || ']', CAST(NULL AS VARCHAR),
+       CAST(NULL AS VARCHAR), CAST(NULL AS VARCHAR), CAST(NULL AS VARCHAR), CAST(NULL AS VARCHAR)
+FROM (
+    SELECT trajectory_number, unnest(list_transform(range(1, len(starts) + 1), lambda k: {
+        'step': position + k - 1,
+        'action': CAST(list[starts[k]] AS VARCHAR),
+        'observations': CAST(list[starts[k] + 1 : coalesce(starts[k + 1], len(list) + 1) - 1] AS VARCHAR[])
+    })) AS s
+    FROM (
+        SELECT *, list_filter(range(1, len(list) + 1), lambda i: (list[i] ->> '$.role') = 'assistant') AS starts
+        FROM (
+            SELECT trajectory_number, position, json_extract('[' || messages || ']', '$[*]') AS list
+            FROM pages WHERE position >= 0
+        )
+    )
+) p JOIN trajectories t ON t.number = p.trajectory_number
 """
 
 _V_RUNS = """
@@ -200,3 +226,9 @@ VIEWS: dict[str, str] = {
     "v_same_as": _V_SAME_AS,
 }
 """Name and query of each stable view. Columns may be added at the end, never renamed or removed."""
+
+
+def view_query(name: str, dialect: str) -> str:
+    """The query of a view; DuckDB files have logged chats on pages."""
+    query = VIEWS[name]
+    return f"{query} UNION ALL {_V_STEPS_ON_PAGES}" if name == "v_steps" and dialect == "duckdb" else query

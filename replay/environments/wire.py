@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...storage.canonical import plain
-from ...storage.chat_log import raw_record
+from ...storage.chat_log import built
 from ...storage.errors import EnvironmentFailed, ReplayError, TtcError
 from ...storage.exact_json import message_from_json, message_to_json, step_from_json, step_to_json
 from ...storage.records import Message, StepResult, Task, Trajectory
@@ -32,8 +32,9 @@ def task_to_json(task: Task) -> dict[str, Any]:
 
 def trajectory_to_json(run: Trajectory) -> dict[str, Any]:
     """All of a run, as the database keeps it. Raises StoreError for what is not JSON."""
-    steps = [step_to_json(step) for step in run.steps]
-    return {"row": trajectory_row(run, 0), "steps": steps, "raw": raw_record(run)}
+    run = built(run)
+    raw = None if run.source is None else run.source.raw
+    return {"row": trajectory_row(run, 0), "steps": [step_to_json(step) for step in run.steps], "raw": raw}
 
 
 def trajectory_from_json(value: Mapping[str, Any]) -> Trajectory:

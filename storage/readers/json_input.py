@@ -227,7 +227,7 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
             while (rest := stream.readline(HEAD_BYTES)) and not rest.endswith(b"\n"):
                 pass
             yield number, None
-        elif line.strip(_SPACE):
+        elif not line.isspace() or line.strip(_SPACE):
             if not line.endswith(b"\n") and cut_short(line):
                 raise BadRecord(CUT_SHORT, "cut in the middle (last line; is its writer still running?)", number)
             yield number, line

