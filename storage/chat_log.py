@@ -23,7 +23,7 @@ from .exact_json import message_from_json
 from .records import Message, Step, Trajectory
 from .replayability import Answers
 
-PAGE_BYTES = 4096
+PAGE_BYTES = 2048
 """About how long a page is at least. Longer ones are written faster; shorter ones find one trajectory faster, because
 the database unpacks 2,048 of them to read one."""
 ON_PAGES = "pages"

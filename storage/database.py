@@ -201,7 +201,7 @@ class Database(RunStore):
             return list(islice((key for key in keys if allowed is None or key.id in allowed), selection.limit))
 
     def _load(self, keys: Sequence[Key], *, raw: bool) -> list[Trajectory]:
-        table, step = schema.trajectories, schema.steps.c
+        table = schema.trajectories
         columns = [column for column in table.columns if raw or column.name != "raw"]
         ids = [key.id for key in keys]
         if not keys:
@@ -212,20 +212,26 @@ class Database(RunStore):
                 select(*columns).where(table.c.number.between(*between), table.c.id.in_(ids))
             ).mappings()
             rows = {row["id"]: row for row in found}
-            step_query = (
-                select(schema.steps)
-                .where(step.trajectory_number.between(*between), step.trajectory_id.in_(ids))
-                .order_by(step.position)
-            )
-            steps: dict[str, list[Mapping[Any, Any]]] = {}
-            for row in connection.execute(step_query).mappings():
-                steps.setdefault(row["trajectory_id"], []).append(row)
-            pages = _pages(connection, [key.number for key in keys if rows[key.id]["raw_layout"] == ON_PAGES])
+            on_pages = [key for key in keys if key.id in rows and rows[key.id]["raw_layout"] == ON_PAGES]
+            pages = _pages(connection, [key.number for key in on_pages])
+            steps = _steps(connection, [key for key in keys if key not in set(on_pages)])
         return [
             stored_trajectory(rows[key.id], steps.get(key.id, ()), pages.get(key.number, ()))
             for key in keys
             if key.id in rows
         ]
+
+
+def _steps(connection: Connection, keys: Sequence[Key]) -> dict[str, list[Mapping[Any, Any]]]:
+    """The rows of the steps of trajectories, in order, by their ids."""
+    step, found = schema.steps.c, dict[str, list[Mapping[Any, Any]]]()
+    if not keys:
+        return found
+    between = step.trajectory_number.between(min(key.number for key in keys), max(key.number for key in keys))
+    statement = select(schema.steps).where(between, step.trajectory_id.in_([key.id for key in keys]))
+    for row in connection.execute(statement.order_by(step.position)).mappings():
+        found.setdefault(row["trajectory_id"], []).append(row)
+    return found
 
 
 def _pages(connection: Connection, numbers: Sequence[int]) -> dict[int, list[tuple[int, str]]]:

@@ -55,7 +55,7 @@ class Inputs:
             yield self._kept(STDIN, sys.stdin.buffer)
         else:
             with open(file.path, "rb", buffering=_BUFFER) as stream:
-                yield self._plain_or_kept(file.path, cast(BinaryIO, stream))
+                yield self._plain_or_kept(file.path, stream)
 
     def _plain_or_kept(self, path: str, stream: BinaryIO) -> BinaryIO:
         status = os.fstat(stream.fileno())

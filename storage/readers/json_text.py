@@ -46,6 +46,7 @@ MORE_PROBLEMS = "TTC-E025"
 
 _CHECK_SIZE_FROM = 2**20
 _COLON = ord(":")
+_SHORT = 4096  # bytes: up to here numpy is not faster
 _PAIRS = numpy.dtype("<u2")
 _ESCAPE = int.from_bytes(b"\\u", "little")
 _CONTAINERS = (dict, list)
@@ -75,36 +76,33 @@ def wrong_shape(message: str) -> BadRecord:
 
 
 def decode(data: bytes) -> Any:
-    """The value of one JSON text. Raises BadRecord with the code of what is wrong with it."""
-    value, checked = decode_unchecked(data)
-    if checked:
-        return value
-    if len(data) > 2 * current().depth:
-        check_depth(value)
-    return value if has_all_keys(data, canonical_bytes(value)) else _decode_exactly(data)
-
-
-def decode_unchecked(data: bytes) -> tuple[Any, bool]:
-    """As `decode`, but unless True stands beside the value it is not yet checked for depth and double keys.
+    """The value of one JSON text. Raises BadRecord with the code of what is wrong with it.
 
     msgspec decides what is good; whatever it refuses goes to the slow decoder, which says exactly what is wrong.
     """
     check_size(data)
     try:
-        return _FAST.decode(data), False
+        value = _FAST.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _decode_exactly(data), True
+        return _decode_exactly(data)
+    if len(data) > 2 * current().depth:
+        check_depth(value)
+    return value if has_all_keys(data, canonical_bytes(value)) else _decode_exactly(data)
 
 
 def has_all_keys(data: bytes, canonical: bytes) -> bool:
     """Whether no key stood twice in `data`: a lost key took its colon with it. False may also be a false alarm."""
     colons = _colons(data)
-    if _has_unicode_escapes(data) and b"\\u003" in data:  # an escaped colon is one in the canonical text only
+    if (
+        len(data) < _SHORT or _has_unicode_escapes(data)
+    ) and b"\\u003" in data:  # an escaped colon is one in the canonical text only
         colons += data.count(b"\\u003a") + data.count(b"\\u003A")
     return colons == _colons(canonical)
 
 
 def _colons(data: bytes) -> int:
+    if len(data) < _SHORT:
+        return data.count(b":")
     return int(numpy.count_nonzero(numpy.frombuffer(data, numpy.uint8) == _COLON))
 
 
@@ -117,7 +115,6 @@ def _has_unicode_escapes(data: bytes) -> bool:
 
 
 def _decode_exactly(data: bytes) -> Any:
-    check_size(data)
     if b"\x00" in data:
         raise BadRecord(NUL_BYTES, "raw NUL bytes: binary data, or a file damaged by a crash")
     if data.count(b"[") + data.count(b"{") > current().depth:

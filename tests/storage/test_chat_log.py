@@ -14,10 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ttc_replay.storage import chat_log
 from ttc_replay.storage.canonical import canonical_bytes
 from ttc_replay.storage.chat_log import LoggedSteps, raw_record
 from ttc_replay.storage.conversation import conversation_id
 from ttc_replay.storage.database import Database
+from ttc_replay.storage.exact_json import clean, message_from_json
 from ttc_replay.storage.readers.base import find_reader
 from ttc_replay.storage.records import Rejected, Source, Trajectory
 from ttc_replay.storage.replayability import replayability
@@ -73,13 +75,6 @@ def read(record: Any, text: str | None = None) -> Trajectory:
     return found
 
 
-def built(fast: Trajectory) -> Trajectory:
-    """The same with everything built, as other readers give it."""
-    assert fast.source is not None
-    source = replace(fast.source, raw=raw_record(fast))
-    return replace(fast, prompt=tuple(fast.prompt), steps=tuple(fast.steps), source=source)
-
-
 @given(st.lists(messages, min_size=1, max_size=8))
 def test_both_ways_lead_to_the_same(some: list[dict[str, Any]]) -> None:
     fast = read({"messages": some, "task_id": "t"})
@@ -115,14 +110,52 @@ def archive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_the_archive_gives_back_what_was_read(archive: Database, some: list[dict[str, Any]]) -> None:
     fast = read({"messages": some, "reward": 1, "id": "x"})
     archive.add_trajectories([fast])
-    assert archive.trajectory(fast.id, raw=True) == built(fast)
+    assert archive.trajectory(fast.id, raw=True) == chat_log.built(fast)
     columns = "replayability, conversation, steps"
     (stored,) = archive.query(f"SELECT {columns} FROM trajectories WHERE id = '{fast.id}'")[1]
     assert (json.loads(stored[0]), stored[1], stored[2]) == (
-        replayability(built(fast)),
-        conversation_id(built(fast)),
+        replayability(chat_log.built(fast)),
+        conversation_id(chat_log.built(fast)),
         len(fast.steps),
     )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(some=st.lists(messages, min_size=1, max_size=30), page=st.sampled_from([1, 100, 4096]))
+def test_the_view_shows_the_steps_that_are_on_pages(archive: Database, some: list[dict[str, Any]], page: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chat_log, "PAGE_BYTES", page)
+        fast = read({"messages": some, "id": "y", "page": page})
+    archive.add_trajectories([fast])
+    assert archive.trajectory(fast.id, raw=True) == chat_log.built(fast)
+    sql = f"SELECT step, role, text, tools, action, observations FROM v_steps WHERE trajectory_id = '{fast.id}'"
+    shown = [(*row[:4], *map(json.loads, row[4:])) for row in archive.query(f"{sql} ORDER BY step")[1]]
+    assert [row[:4] for row in shown] == [
+        (
+            step.index,
+            "assistant",
+            clean(step.action.text),
+            clean(",".join(call.name for call in step.action.tool_calls)),
+        )
+        for step in fast.steps
+    ]
+    assert [message_from_json(row[4]) for row in shown] == [step.action for step in fast.steps]
+    assert [tuple(map(message_from_json, row[5])) for row in shown] == [tuple(step.observations) for step in fast.steps]
+
+
+def test_archives_of_version_2_are_read(tmp_path: Path) -> None:
+    """They kept the messages of a logged chat in the rows of its steps, and the prompt apart."""
+    fast = read({"messages": [HELLO, BYE, HELLO, BYE], "id": "x", "z": 1})
+    slow = chat_log.built(fast)
+    with Database.open(str(tmp_path / "a.duckdb")) as database:
+        database.add_trajectories([slow])
+        with database._write() as connection:
+            rest = '{"id":"x","z":1}'
+            connection.exec_driver_sql(f"UPDATE trajectories SET raw = '{rest}', raw_layout = 'messages'")
+        found = database.trajectory(fast.id, raw=True)
+    assert found.steps == slow.steps
+    assert found.source is not None
+    assert json.loads(found.source.raw or "") == json.loads(raw_record(fast) or "")
 
 
 @pytest.mark.parametrize("name", UNPLAIN)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ttc_replay.storage.readers.json_input import read_head
 from ttc_replay.storage.readers.json_scan import Scanner, elements, keys
-from ttc_replay.storage.readers.json_text import BadRecord, balanced, cut_short, decode, ends_in_string
+from ttc_replay.storage.readers.json_text import DUPLICATE_KEY, BadRecord, balanced, cut_short, decode, ends_in_string
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -31,6 +31,24 @@ def _problem(data: bytes) -> str:
     with pytest.raises(BadRecord) as caught:
         decode(data)
     return caught.value.message
+
+
+ESCAPED = st.text(st.sampled_from('a:"\\\u00e9/'), max_size=6).map(
+    lambda text: "".join(f"\\u{ord(letter):04x}" if letter in ':"' else json.dumps(letter)[1:-1] for letter in text)
+)
+
+
+@given(st.lists(st.tuples(ESCAPED, ESCAPED), max_size=5), st.booleans())
+def test_a_key_that_stands_twice_is_found_however_it_is_spelled(pairs: list[tuple[str, str]], spaced: bool) -> None:
+    between = " : " if spaced else ":"
+    data = ("{" + ",".join(f'"{key}"{between}"{value}"' for key, value in pairs) + "}").encode()
+    keys = [json.loads(f'"{key}"') for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        with pytest.raises(BadRecord) as caught:
+            decode(data)
+        assert caught.value.error_code == DUPLICATE_KEY
+    else:
+        assert decode(data) == json.loads(data)
 
 
 @pytest.mark.parametrize(
