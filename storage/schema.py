@@ -139,7 +139,8 @@ _V_STEPS_ON_PAGES = """
 SELECT t.id, t.dataset, t.task_id, t.run, s.step, 'assistant',
        replace(coalesce(s.action ->> '$.content', ''), chr(0), chr(65533)),
        replace(coalesce(array_to_string(s.action ->> '$.tool_calls[*].function.name', ','), ''), chr(0), chr(65533)),
-       CAST(NULL AS VARCHAR), CAST(NULL AS DOUBLE), s.action, '[' || array_to_string(s.observations, ',') || ']', CAST(NULL AS VARCHAR),
+       CAST(NULL AS VARCHAR), CAST(NULL AS DOUBLE), s.action,
+       '[' || array_to_string(s.observations, ',') || ']', CAST(NULL AS VARCHAR),
        CAST(NULL AS VARCHAR), CAST(NULL AS VARCHAR), CAST(NULL AS VARCHAR), CAST(NULL AS VARCHAR)
 FROM (
     SELECT trajectory_number, unnest(list_transform(range(1, len(starts) + 1), lambda k: {
