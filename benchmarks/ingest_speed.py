@@ -5,6 +5,7 @@
     ingest_compressed     the same, text compressed with zstd (the default)
     again                 a second ingest of the same file into that file
     read_json             DuckDB's own reader, unvalidated: messages as JSON, row groups of 8,192, one thread
+    read_json_threads     the same with DuckDB's own number of threads
     polars                `polars.scan_ndjson` and Arrow into DuckDB
     executemany           SQLAlchemy Core, one row a line, on the first 4 MB
 
@@ -47,19 +48,20 @@ def _ingest(log: Path, database: Path, *, compress: bool) -> None:
         raise SystemExit(f"not everything was read: {report['totals']}")
 
 
-def _attached(database: Path, group: int) -> Any:
+def _attached(database: Path, group: int, threads: int | None = 1) -> Any:
     import duckdb
 
     connection = duckdb.connect(":memory:")
-    connection.execute("SET threads = 1")
+    if threads is not None:
+        connection.execute(f"SET threads = {threads}")
     connection.execute(f"ATTACH '{database}' AS a (ROW_GROUP_SIZE {group})")
     connection.execute("USE a")
     return connection
 
 
-def read_json(log: Path, database: Path) -> None:
+def read_json(log: Path, database: Path, threads: int | None = 1) -> None:
     """DuckDB's reader."""
-    connection = _attached(database, 8192)
+    connection = _attached(database, 8192, threads)
     kinds = {"messages": "JSON", "id": "VARCHAR", "task_id": "VARCHAR", "reward": "DOUBLE", "trial": "BIGINT"}
     if "resolved" in log.open(encoding="utf-8").readline()[-200:]:
         kinds = {"messages": "JSON", "resolved": "BOOLEAN", "instance_id": "VARCHAR"}
@@ -111,6 +113,7 @@ WAYS: dict[str, Callable[[Path, Path], None]] = {
     "ingest_compressed": lambda log, database: _ingest(log, database, compress=True),
     "again": lambda log, database: _ingest(log, database, compress=False),
     "read_json": read_json,
+    "read_json_threads": lambda log, database: read_json(log, database, None),
     "polars": polars_scan,
     "executemany": executemany,
 }
@@ -170,33 +173,32 @@ def _summary(runs: list[Measured], size: int) -> Measured:
 
 def _ratios(table: dict[str, Measured]) -> Measured:
     speed = {way: row["mb_per_cpu_second"] for way, row in table.items()}
-    pairs = {"ingest_to_read_json": "read_json", "ingest_to_polars": "polars", "ingest_to_executemany": "executemany"}
+    pairs = {"ingest_to_read_json": "read_json", "ingest_to_read_json_threads": "read_json_threads"}
+    pairs |= {"ingest_to_polars": "polars", "ingest_to_executemany": "executemany"}
     ratios = {name: speed["ingest"] / speed[other] for name, other in pairs.items() if other in speed}
     return ratios | ({"again_to_ingest": speed["again"] / speed["ingest"]} if "again" in speed else {})
 
 
 def lookup(folder: Path, runs: int = 50_000, steps: int = 20) -> Measured:
-    """CPU milliseconds to load one trajectory by its id out of a million steps."""
+    """CPU milliseconds to load one trajectory by its id out of a million steps of logged chats."""
     from ttc_replay.storage.database import Database
-    from ttc_replay.storage.records import Message, Source, Step, Task, Trajectory
+    from ttc_replay.storage.ingest import ingest
 
-    path = str(folder / "million.duckdb")
-    with Database.open(path) as archive:
-        for start in range(0, runs, 1000):
-            some = [
-                Trajectory(
-                    f"{number * 7919 % 2**64:064x}",
-                    Task(str(number % 100)),
-                    steps=tuple(Step(at, Message("assistant", f"{number} {at} " * 25)) for at in range(steps)),
-                    source=Source("made", "made", number, raw="{}"),
-                )
-                for number in range(start, start + 1000)
-            ]
-            archive.add_trajectories(some)
+    log = folder / "million.jsonl"
+    with log.open("w", encoding="utf-8") as file:
+        for number in range(runs):
+            messages = [{"role": "user", "content": f"task {number}"}]
+            for at in range(steps):
+                messages.append({"role": "assistant", "content": f"{number} {at} " * 25})
+                messages.append({"role": "user", "content": f"answer {number * at}"})
+            file.write(json.dumps({"messages": messages, "id": str(number)}) + "\n")
+    with Database.open(str(folder / "million.duckdb")) as archive:
+        ingest(archive, [str(log)])
+        log.unlink()
         times = []
-        for number in range(3, runs, runs // 40):
+        for identity in sorted(archive.trajectory_ids())[3 :: runs // 40]:
             begin = time.process_time()
-            assert len(archive.trajectory(f"{number * 7919 % 2**64:064x}").steps) == steps
+            assert len(archive.trajectory(identity).steps) == steps
             times.append(time.process_time() - begin)
     return {"steps": runs * steps, "median_ms": 1000 * statistics.median(times), "most_ms": 1000 * max(times)}
 

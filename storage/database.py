@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, distinct, func, select
+from sqlalchemy import ColumnElement, Connection, and_, distinct, func, select
 
 from . import schema
 from .bulk import IN_LIMIT, arrow_columns, existing, insert, insert_columns, insert_new
@@ -142,15 +142,11 @@ class Database(RunStore):
 
     def trajectory(self, id_or_prefix: str, *, raw: bool = False) -> Trajectory:
         """One trajectory by id or unique prefix; with `raw` its `source.raw` too. Raises UnknownId."""
-        key = self._key(id_or_prefix) or self._key(self.resolve(id_or_prefix))
-        return self._load([key] if key is not None else [], raw=raw)[0]
-
-    def _key(self, identity: str) -> Key | None:
-        """The key of a whole id; one look at one column where it is there."""
-        table = schema.trajectories.c
-        with self._read() as connection:
-            found = connection.execute(select(table.number, table.steps).where(table.id == identity)).first()
-        return None if found is None else Key(identity, found.number, found.steps)
+        is_it = schema.trajectories.c.id == id_or_prefix
+        found = self._load(is_it, raw=raw) or self._load(
+            schema.trajectories.c.id == self.resolve(id_or_prefix), raw=raw
+        )
+        return next(iter(found.values()))
 
     def trajectories(self, selection: Query = EVERYTHING) -> Iterator[Trajectory]:
         """The selected trajectories without their raw text, by source path, line and id; bounded memory.
@@ -158,8 +154,12 @@ class Database(RunStore):
         What is added meanwhile is not seen. Raises UsageError when `where` is not an expression over `v_trajectories`.
         """
         keys = iter(self._keys(selection))
+        table = schema.trajectories.c
         while batch := _next_batch(keys):
-            yield from self._load(batch, raw=False)
+            numbers = [key.number for key in batch]
+            between = table.number.between(min(numbers), max(numbers))
+            found = self._load(and_(between, table.id.in_([key.id for key in batch])), raw=False)
+            yield from (found[key.id] for key in batch if key.id in found)
 
     def trajectory_ids(self, selection: Query = EVERYTHING) -> list[str]:
         """The selected ids, in the order of `trajectories`."""
@@ -200,49 +200,48 @@ class Database(RunStore):
             keys = (Key(row.id, row.number, row.steps) for row in connection.execute(statement))
             return list(islice((key for key in keys if allowed is None or key.id in allowed), selection.limit))
 
-    def _load(self, keys: Sequence[Key], *, raw: bool) -> list[Trajectory]:
-        table = schema.trajectories
-        columns = [column for column in table.columns if raw or column.name != "raw"]
-        ids = [key.id for key in keys]
-        if not keys:
-            return []
-        between = (min(key.number for key in keys), max(key.number for key in keys))
+    def _load(self, which: ColumnElement[bool], *, raw: bool) -> dict[str, Trajectory]:
+        """The trajectories whose rows are meant, by id."""
+        columns = [column for column in schema.trajectories.columns if raw or column.name != "raw"]
         with self._read() as connection:
-            found = connection.execute(
-                select(*columns).where(table.c.number.between(*between), table.c.id.in_(ids))
-            ).mappings()
-            rows = {row["id"]: row for row in found}
-            on_pages = [key for key in keys if key.id in rows and rows[key.id]["raw_layout"] == ON_PAGES]
-            pages = _pages(connection, [key.number for key in on_pages])
-            steps = _steps(connection, [key for key in keys if key not in set(on_pages)])
-        return [
-            stored_trajectory(rows[key.id], steps.get(key.id, ()), pages.get(key.number, ()))
-            for key in keys
-            if key.id in rows
-        ]
+            rows = connection.execute(select(*columns).where(which)).mappings().all()
+            pages = _pages(connection, [row["number"] for row in rows if row["raw_layout"] == ON_PAGES])
+            steps = _steps(connection, [row for row in rows if row["raw_layout"] != ON_PAGES])
+        return {
+            row["id"]: stored_trajectory(row, steps.get(row["id"], ()), pages.get(row["number"], ())) for row in rows
+        }
 
 
-def _steps(connection: Connection, keys: Sequence[Key]) -> dict[str, list[Mapping[Any, Any]]]:
+def _steps(connection: Connection, rows: Sequence[Mapping[Any, Any]]) -> dict[str, list[Mapping[Any, Any]]]:
     """The rows of the steps of trajectories, in order, by their ids."""
     step, found = schema.steps.c, dict[str, list[Mapping[Any, Any]]]()
-    if not keys:
-        return found
-    between = step.trajectory_number.between(min(key.number for key in keys), max(key.number for key in keys))
-    statement = select(schema.steps).where(between, step.trajectory_id.in_([key.id for key in keys]))
-    for row in connection.execute(statement.order_by(step.position)).mappings():
-        found.setdefault(row["trajectory_id"], []).append(row)
+    if rows:
+        which = and_(
+            _among(step.trajectory_number, [row["number"] for row in rows]),
+            step.trajectory_id.in_([row["id"] for row in rows]),
+        )
+        statement = select(schema.steps).where(which).order_by(step.position)
+        for row in connection.execute(statement).mappings():
+            found.setdefault(row["trajectory_id"], []).append(row)
     return found
 
 
 def _pages(connection: Connection, numbers: Sequence[int]) -> dict[int, list[tuple[int, str]]]:
-    """Positions and texts of the pages of trajectories, by their numbers."""
+    """Positions and texts of the pages of trajectories, in order, by their numbers."""
     table, pages = schema.pages.c, dict[int, list[tuple[int, str]]]()
     if numbers:
-        between = table.trajectory_number.between(min(numbers), max(numbers))
-        statement = select(schema.pages).where(between, table.trajectory_number.in_(numbers)).order_by(table.position)
+        which = _among(table.trajectory_number, numbers)
+        statement = select(schema.pages).where(which).order_by(table.position)
         for number, position, text in connection.execute(statement):
             pages.setdefault(number, []).append((position, text))
     return pages
+
+
+def _among(column: ColumnElement[int], numbers: Sequence[int]) -> ColumnElement[bool]:
+    """Whether a number is one of these; zone maps narrow the search by the range."""
+    if len(numbers) == 1:
+        return column == numbers[0]
+    return and_(column.between(min(numbers), max(numbers)), column.in_(numbers))
 
 
 def _next_batch(keys: Iterator[Key]) -> list[Key]:
