@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import Any, BinaryIO
 
 from ..records import Message, Outcome, Rejected, Source, Task, ToolCall, Trajectory
-from .base import each_record, identify
+from .base import each_record, identify, most
 from .chat import arguments, content, first_user_text, mapping, number, prompt_id, split, string, text, tool_schemas
 from .json_input import Head
 from .json_text import wrong_shape
@@ -37,8 +37,8 @@ class AdpReader:
 
     def detect(self, head: Head) -> float:
         """0.95 when the first records have a list of ADP's actions and observations."""
-        found = [_is_run(record) for record in head.records if isinstance(record, dict)]
-        return 0.95 if found and sum(found) * 2 >= len(found) else 0.0
+        rows = [record for record in head.records if isinstance(record, dict)]
+        return 0.95 if most(rows, _is_run) else 0.0
 
     def read(self, stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:
         """Yield one trajectory, or what is wrong with it, for each element."""

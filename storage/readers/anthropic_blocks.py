@@ -9,9 +9,10 @@ from ..records import Message, ToolCall, Usage
 from .chat import arguments, content, mapping, string, text, whole
 from .json_text import wrong_shape
 from .media import data_reference, file_part, image_part, reference
+from .talk import Content, simple, text_part
 
-_THOUGHTS = ("thinking", "redacted_thinking")
-Part = Mapping[str, Any]
+THOUGHTS = ("thinking", "redacted_thinking")
+Part = dict[str, Any]
 
 
 def block_messages(value: Any, where: str, names: dict[str, str]) -> Iterator[Message]:
@@ -31,10 +32,10 @@ def block_messages(value: Any, where: str, names: dict[str, str]) -> Iterator[Me
 
 def _action(blocks: list[Any], names: dict[str, str]) -> Message:
     """What the agent did: calls that the server ran for it stay parts of what it said."""
-    calls = tuple(_call(block) for block in blocks if _kind(block) == "tool_use")
+    calls = tuple(call_of(block) for block in blocks if kind_of(block) == "tool_use")
     names.update({call.id: call.name for call in calls if call.id is not None})
-    thoughts = [string(block.get("thinking")) or "" for block in blocks if _kind(block) == "thinking"]
-    parts = [_part(block) for block in blocks if _kind(block) not in ("tool_use", *_THOUGHTS)]
+    thoughts = [string(block.get("thinking")) or "" for block in blocks if kind_of(block) == "thinking"]
+    parts = [part_of(block) for block in blocks if kind_of(block) not in ("tool_use", *THOUGHTS)]
     return Message("assistant", simple(parts), "\n".join(filter(None, thoughts)) or None, calls)
 
 
@@ -42,8 +43,8 @@ def _heard(role: str, blocks: list[Any], names: Mapping[str, str]) -> Iterator[M
     """Results, each by itself, and what is said around them."""
     parts: list[Part] = []
     for block in blocks:
-        if _kind(block) != "tool_result":
-            parts.append(_part(block))
+        if kind_of(block) != "tool_result":
+            parts.append(part_of(block))
             continue
         if parts:
             yield Message(role, simple(parts))
@@ -51,16 +52,18 @@ def _heard(role: str, blocks: list[Any], names: Mapping[str, str]) -> Iterator[M
         identity = text(block.get("tool_use_id"))
         failed = block.get("is_error") is True
         name = names.get(identity) if identity is not None else None
-        yield Message("tool", _result(block.get("content")), tool_call_id=identity, name=name, is_error=failed)
+        yield Message("tool", result_content(block.get("content")), tool_call_id=identity, name=name, is_error=failed)
     if parts or not blocks:
         yield Message(role, simple(parts))
 
 
-def _kind(block: Any) -> Any:
+def kind_of(block: Any) -> Any:
+    """The type of a block; None for what is no block."""
     return block.get("type") if isinstance(block, dict) else None
 
 
-def _call(block: Mapping[str, Any]) -> ToolCall:
+def call_of(block: Mapping[str, Any]) -> ToolCall:
+    """The call in a `tool_use` block."""
     given = block.get("input")
     identity, name = text(block.get("id")), text(block.get("name")) or ""
     if isinstance(given, dict):
@@ -69,29 +72,24 @@ def _call(block: Mapping[str, Any]) -> ToolCall:
     return ToolCall(identity, name, arguments(raw), raw)
 
 
-def _result(value: Any) -> Any:
-    return simple([_part(block) for block in value]) if isinstance(value, list) else content(value)
-
-
-def simple(parts: list[Part]) -> Any:
-    """Plain text where that is all there is; None for nothing."""
-    if len(parts) == 1 and parts[0].keys() == {"type", "text"} and isinstance(parts[0]["text"], str):
-        return parts[0]["text"]
-    return parts or None
+def result_content(value: Any) -> Content:
+    """What a tool answered: text, or blocks as parts."""
+    return simple([part_of(block) for block in value]) if isinstance(value, list) else content(value)
 
 
 def system_message(value: Any) -> Message | None:
     """The system prompt: text, or blocks of text."""
-    said = _result(value)
+    said = result_content(value)
     return Message("system", said) if said else None
 
 
-def _part(block: Any) -> Part:
+def part_of(block: Any) -> Part:
+    """A block as a part of a message: images and documents are references, unknown ones stay as they are."""
     if not isinstance(block, dict):
-        return {"type": "text", "text": str(content(block) or "")}
+        return text_part(str(content(block) or ""))
     kind, source = block.get("type"), mapping(block.get("source"))
     if kind == "text":
-        return {"type": "text", "text": string(block.get("text")) or ""}
+        return text_part(string(block.get("text")) or "")
     if kind == "image" and source:
         return image_part(_place(source), media_type=string(source.get("media_type")))
     if kind == "document" and source.get("type") in ("base64", "url", "file"):
@@ -102,7 +100,7 @@ def _part(block: Any) -> Part:
 
 def _place(source: Mapping[str, Any]) -> str:
     """Data as its hash; a URL; or the id of a file that the server has."""
-    if source.get("type") == "base64":
+    if "data" in source:
         return data_reference(source.get("data"))
     return reference(source.get("url")) or f"file:{text(source.get('file_id')) or ''}"
 
@@ -115,5 +113,5 @@ def anthropic_usage(value: Any, cost: Any = None) -> Usage | None:
     )
     prompt = None if fresh is None else fresh + (read or 0) + (written or 0)
     money = float(cost) if isinstance(cost, (int, float)) and not isinstance(cost, bool) else None
-    result = Usage(prompt, whole(given.get("output_tokens")), read, money)
+    result = Usage(whole(prompt), whole(given.get("output_tokens")), read, money)
     return None if result == Usage() else result

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from importlib import import_module
@@ -128,6 +128,11 @@ def _made(found: Any, name: str) -> Reader:
     if not isinstance(reader, Reader):
         raise ReaderFailed(f"reader {name!r} lacks name, detect or read")
     return reader
+
+
+def most(rows: Sequence[Any], is_one: Callable[[Any], bool]) -> bool:
+    """Whether at least half of the rows are what a reader reads; no rows are not."""
+    return bool(rows) and sum(map(is_one, rows)) * 2 >= len(rows)
 
 
 def each_record(

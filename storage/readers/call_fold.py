@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..canonical import canonical_json
 from ..codec import steps_from_messages
-from ..records import JsonObject, Message, Score, Step, ToolCall, ToolSchema, Usage
+from ..records import JsonObject, Message, Score, Step, ToolSchema, Usage
+from .chat_shapes import SYSTEM_ROLES
+from .likeness import Likeness, arguments_text, likeness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,11 @@ class Thread:
     def last_answer(self) -> int | None:
         """The index of the last assistant message."""
         return next((at for at in range(len(self.messages) - 1, -1, -1) if self.messages[at].role == "assistant"), None)
+
+    @property
+    def keys(self) -> list[Likeness]:
+        """What each message is told by."""
+        return [likeness(message) for message in self.messages]
 
     @property
     def turns(self) -> int:
@@ -180,11 +186,6 @@ def answer_keys(answer: Message) -> list[tuple[str, ...]]:
     return [*named, ("calls", *sorted(call.name + arguments_text(call) for call in calls))]
 
 
-def arguments_text(call: ToolCall) -> str:
-    """The arguments of a call in one spelling."""
-    return canonical_json(call.arguments) if call.arguments is not None else (call.arguments_raw or "")
-
-
 def _fits(thread: Thread, call: Call, answer: Message) -> bool:
     """Words or arguments alone may be chance: then the agent must be the same, or the first thing a user said."""
     if any(item.id for item in answer.tool_calls) or thread.scope == call.scope:
@@ -233,14 +234,10 @@ def _begins(messages: Sequence[Message], prefix: Sequence[Message]) -> bool:
 
 def _same(one: Message, other: Message) -> bool:
     """Whether both say the same; an answer of which a log kept nothing is like any other."""
-    if one.role != other.role:
-        return {one.role, other.role} == {"system", "developer"} and one.text.strip() == other.text.strip()
-    if one.role == "assistant" and (_hollow(one) or _hollow(other)):
+    if one.role == other.role == "assistant" and (_hollow(one) or _hollow(other)):
         return True
-    if one.text.strip() != other.text.strip() or len(one.tool_calls) != len(other.tool_calls):
-        return False
-    pairs = zip(one.tool_calls, other.tool_calls, strict=True)
-    return all(first.name == second.name and arguments_text(first) == arguments_text(second) for first, second in pairs)
+    same_role = one.role == other.role or {one.role, other.role} == set(SYSTEM_ROLES)
+    return same_role and likeness(one)[1:] == likeness(other)[1:]
 
 
 def _hollow(message: Message) -> bool:

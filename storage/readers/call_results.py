@@ -8,7 +8,8 @@ from typing import Any
 
 from ..canonical import canonical_json
 from ..records import Message, ToolCall
-from .call_fold import Thread, arguments_text
+from .call_fold import Thread
+from .likeness import arguments_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

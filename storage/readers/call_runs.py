@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..records import JsonObject, Relation, ToolSchema
+from ..records import JsonObject, Message, Outcome, Relation, Source, Task, Trajectory
+from .base import identify
 from .call_fold import Thread
-from .chat import mapping
-from .message_shapes import opened
+from .chat import first_user_text, mapping, prompt_id
+from .clock import span
+from .encoded import opened
+from .likeness import common_steps
+from .message_shapes import messages_of
+from .tool_shapes import tools_together
 
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 _SAMPLING = (
@@ -62,9 +67,54 @@ def arranged(threads: Sequence[Thread], scopes: Mapping[str, Scope]) -> list[Pla
         else:
             placed.append(Placed(lead, 0, "subagent"))
         others = (item for item in families[_root(lead).order] if item is not lead)
-        placed.extend(Placed(other, at, "branch", _first_difference(lead, other)) for other in others)
+        placed.extend(Placed(other, at, "branch", common_steps(lead.keys, other.keys)) for other in others)
         index |= {item.thread.order: at + number for number, item in enumerate(placed[at:])}
     return placed
+
+
+def without_calls(asked: Any, answered: Any) -> list[Placed]:
+    """The one conversation of a run in which no model's call was logged: what it was given, and what it gave."""
+    given, found = messages_of(asked), messages_of(answered, "assistant")
+    repeated = found[: len(given)] == given
+    return [Placed(Thread("", 0, [*given, *(found[len(given) :] if repeated else found)]))]
+
+
+def put_before(thread: Thread, messages: Sequence[Message]) -> None:
+    """Begin a conversation with messages that its calls' histories lack."""
+    thread.messages[:0] = messages
+    thread.answered = {at + len(messages): call for at, call in thread.answered.items()}
+
+
+def trajectory_of(
+    item: Placed, record: Any, ids: Sequence[str], source: Source, task: str | None = None, **about: Any
+) -> Trajectory:
+    """The trajectory of a conversation. `ids`: of the ones before it; `about`: fields of its source which the calls do
+    not say, or say otherwise. Raises BadRecord when the record is too long to be stored.
+    """
+    calls = item.thread.calls
+    prompt, steps = item.thread.split()
+    started, ended = span(time for call in calls for time in (call.started_at, call.ended_at))
+    known = {
+        "model": next((call.model for call in calls if call.model), None),
+        "started_at": started,
+        "ended_at": ended,
+        "sampling": next((call.sampling for call in calls if call.sampling), None),
+        "relation": item.relation,
+    }
+    identity, source = identify(source, record, **{**known, **about})
+    error = calls[-1].error if calls else None
+    return Trajectory(
+        id=identity,
+        task=Task(task or prompt_id(prompt), first_user_text(prompt)),
+        tools=tools_together(call.tools for call in calls),
+        prompt=prompt,
+        steps=steps,
+        outcome=None if error is None else Outcome(None, exit_reason=f"error: {error}"),
+        truncated=error is not None,
+        parent_id=None if item.parent is None else ids[item.parent],
+        branch_step=item.branch_step,
+        source=source,
+    )
 
 
 def _root(thread: Thread) -> Thread:
@@ -90,26 +140,6 @@ def _ancestors(scope: str, scopes: Mapping[str, Scope]) -> list[Scope]:
         found.append(scopes[scope])
         scope = scopes[scope].parent
     return found
-
-
-def _first_difference(lead: Thread, thread: Thread) -> int:
-    common = 0
-    for one, other in zip(lead.messages, thread.messages, strict=False):
-        if one != other:
-            break
-        common += 1
-    return sum(message.role == "assistant" for message in lead.messages[:common])
-
-
-def tools_together(given: Iterable[tuple[ToolSchema, ...] | None]) -> tuple[ToolSchema, ...] | None:
-    """All tools that any of the calls had, by name, in the order in which they appeared; None: none states any."""
-    found: dict[str, ToolSchema] = {}
-    known = False
-    for tools in given:
-        known = known or tools is not None
-        for tool in tools or ():
-            found.setdefault(str(mapping(tool.get("function")).get("name")), tool)
-    return tuple(found.values()) if known else None
 
 
 def sampling_of(parameters: Any) -> JsonObject | None:

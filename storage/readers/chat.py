@@ -15,7 +15,7 @@ from typing import Any
 from ..arguments import call_arguments as arguments
 from ..canonical import content_id
 from ..chat_log import LoggedPrompt
-from ..codec import message_to_dict, steps_from_messages
+from ..codec import EXAMPLE_ASSISTANT, message_to_dict, steps_from_messages
 from ..records import Message, Step, ToolCall, ToolSchema, Usage
 from .json_text import NOT_FINITE, BadRecord, decode, wrong_shape
 
@@ -193,9 +193,13 @@ def usage(value: Any, cost: Any = None) -> Usage | None:
 def split(
     messages: Sequence[Message], usages: Sequence[Usage | None], logprobs: Sequence[float | None] = ()
 ) -> tuple[tuple[Message, ...], tuple[Step, ...]]:
-    """Prompt and steps; the n-th usage and logprob belong to the n-th assistant message."""
-    prompt, steps = steps_from_messages(messages)
-    given = [*logprobs, *[None] * (len(steps) - len(logprobs))]
+    """Prompt and steps; the n-th usage and logprob belong to the n-th assistant message. Worked examples are no
+    steps."""
+    prompt, steps = steps_from_messages(messages, examples=True)
+    shown = [message.name == EXAMPLE_ASSISTANT for message in messages if message.role == "assistant"]
+    usages = [spent for spent, example in zip(usages, shown, strict=True) if not example]
+    given = [value for value, example in zip(logprobs, shown, strict=False) if not example]
+    given += [None] * (len(steps) - len(given))
     filled = tuple(
         replace(step, usage=spent, logprob=logprob) if spent is not None or logprob is not None else step
         for step, spent, logprob in zip(steps, usages, given, strict=True)

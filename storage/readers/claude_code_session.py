@@ -74,8 +74,12 @@ class Session:
     def _trajectory(self, thread: Thread, lines: list[Line], number: int | None) -> Trajectory:
         thread.steps = thread.talk.steps()
         step, prompt = self._branch_step(thread, lines), tuple(thread.talk.prompt)
-        new = [step for step, turn in zip(thread.steps, thread.talk.turns, strict=True) if not turn.uuids & self._spent]
-        self._spent.update(*(turn.uuids for turn in thread.talk.turns))
+        new = [
+            step
+            for step, answer in zip(thread.steps, thread.talk.answers, strict=True)
+            if not answer.uuids & self._spent
+        ]
+        self._spent.update(*(answer.uuids for answer in thread.talk.answers))
         reason = _exit_reason(thread.talk, lines)
         times = span(utc(line.get("timestamp")) for line in lines)
         own, is_first = [self._lines[index] for index in thread.own], not self._threads
@@ -91,7 +95,7 @@ class Session:
             extra=_about(own),
             started_at=times[0],
             ended_at=times[1],
-            usage=total(new),
+            usage=total(step.usage for step in new),
             relation="continuation" if resumed else thread.relation,
             links=links if links != Links() else None,
         )
@@ -121,8 +125,8 @@ class Session:
         prompt = first_user_text(side.talk.prompt)
         mains = [thread for thread in self._threads if thread.relation != "subagent"]
         for thread in mains:
-            for step, turn in enumerate(thread.talk.turns):
-                if isinstance(parent, str) and parent in turn.uuids:
+            for step, answer in enumerate(thread.talk.answers):
+                if isinstance(parent, str) and parent in answer.uuids:
                     return thread, step
             called = _agents(thread.talk, (self._lines[index] for index in thread.whole))
             if isinstance(agent, str) and called.get(agent) is not None:
@@ -188,8 +192,8 @@ def _first_difference(thread: Thread, parent: Thread) -> int:
 
 def _copied(talk: Conversation) -> int:
     """How many of the first steps were copied from the session before."""
-    last = talk.turns[-1].session if talk.turns else None
-    return next((step for step, turn in enumerate(talk.turns) if turn.session == last), len(talk.turns))
+    last = talk.answers[-1].session if talk.answers else None
+    return next((step for step, answer in enumerate(talk.answers) if answer.session == last), len(talk.answers))
 
 
 def _agents(talk: Conversation, lines: Iterable[Line]) -> dict[str, int | None]:
@@ -208,7 +212,7 @@ def _exit_reason(talk: Conversation, lines: list[Line]) -> str | None:
     said = talk.turns[-1].observations if talk.turns else talk.prompt
     if said and said[-1].role == "user" and said[-1].text.startswith("[Request interrupted by user"):
         return "interrupted"
-    return talk.turns[-1].stop_reason if talk.turns else None
+    return talk.answers[-1].stop_reason if talk.answers else None
 
 
 def _task(thread: Thread, lines: list[Line], prompt: tuple[Message, ...]) -> Task:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..records import Message, ToolCall, Usage
-from .chat import arguments, content, listing, mapping, string, text, unparsed, whole
-from .media import image_part, reference
-from .talk import Content, Talk, simple, text_part
+from ..records import Message, Usage
+from . import response_items
+from .chat import content, mapping, string, text, unparsed, whole
+from .response_items import call_of, parts_of
+from .talk import Content, Talk, simple
 
 Item = Mapping[str, Any]
 ITEM_TYPES = ("message", "reasoning")
@@ -20,23 +21,19 @@ _EXIT_CODE = re.compile(r"\A(?:.*\n){0,4}?(?:Exit code:|Process exited with code
 
 
 def is_call(kind: Any) -> bool:
-    """Whether an item of this type is a call."""
+    """Whether an item of this type is a call, of a tool of whoever's."""
     return isinstance(kind, str) and kind.endswith("_call")
 
 
 def is_output(kind: Any) -> bool:
     """Whether an item of this type is a tool's output."""
-    return isinstance(kind, str) and (kind.endswith("_output") or kind == "tool_result")
+    return response_items.is_output(kind) or kind == "tool_result"
 
 
 def is_item(row: Item) -> bool:
     """Whether the object is an item by itself, as very old files have them."""
-    kind = row.get("type")
-    if kind == "message":
-        return isinstance(row.get("role"), str) and "content" in row
-    if kind == "reasoning":
-        return "summary" in row
-    return (is_call(kind) or is_output(kind)) and "payload" not in row and ("call_id" in row or "id" in row)
+    is_old_output = row.get("type") == "tool_result" and "payload" not in row and ("call_id" in row or "id" in row)
+    return is_old_output or response_items.is_item(row)
 
 
 def is_prompt(item: Item) -> bool:
@@ -48,25 +45,7 @@ def is_prompt(item: Item) -> bool:
 
 def message(item: Item) -> Message:
     """A message item; texts and images become parts."""
-    return Message(string(item.get("role")) or "user", simple(parts(item.get("content"))))
-
-
-def parts(value: Any) -> list[dict[str, Any]]:
-    """Content, text or a list, as parts: images are references, unknown ones stay as they are."""
-    if isinstance(value, str):
-        return [text_part(value)]
-    return [_part(part) for part in listing(value)]
-
-
-def _part(part: Any) -> dict[str, Any]:
-    if not isinstance(part, dict):
-        return text_part(str(content(part) or ""))
-    if part.get("type") in ("input_text", "output_text", "text", "summary_text", "reasoning_text"):
-        return text_part(str(content(part.get("text")) or ""))
-    if part.get("type") == "input_image":
-        url = part.get("image_url")
-        return image_part(reference(url), detail=string(part.get("detail"))) if isinstance(url, str) else part
-    return part
+    return Message(string(item.get("role")) or "user", simple(parts_of(item.get("content"))))
 
 
 def take(item: Item, talk: Talk, time: str | None, failed: Mapping[str, bool]) -> None:
@@ -75,11 +54,11 @@ def take(item: Item, talk: Talk, time: str | None, failed: Mapping[str, bool]) -
     if kind == "message":
         _take_message(item, talk, time)
     elif kind == "reasoning":
-        thoughts = [part["text"] for part in parts(item.get("summary")) if "text" in part]
-        thoughts += [part["text"] for part in parts(item.get("content")) if "text" in part]
+        thoughts = [part["text"] for part in parts_of(item.get("summary")) if "text" in part]
+        thoughts += [part["text"] for part in parts_of(item.get("content")) if "text" in part]
         talk.turn(time).thoughts.extend(str(thought) for thought in thoughts)
     elif is_call(kind):
-        talk.call(call(item), time)
+        talk.call(call_of(item), time)
     elif is_output(kind):
         identity = text(item.get("call_id")) or text(item.get("id"))
         shown, is_error = output(item.get("output", item.get("result")))
@@ -94,27 +73,13 @@ def _take_message(item: Item, talk: Talk, time: str | None) -> None:
         return
     if talk.turn(time).parts:  # another message is another answer
         talk.close()
-    talk.turn(time).parts.extend(parts(item.get("content")))
-
-
-def call(item: Item) -> ToolCall:
-    """A call of any kind: its own name, or that of its type; JSON arguments, free text, or an action."""
-    inner = mapping(item.get("function"))
-    kind = str(item.get("type")).removesuffix("_call")
-    name = text(item.get("name")) or text(inner.get("name")) or kind
-    identity = text(item.get("call_id")) or text(item.get("id"))
-    given = next((item[key] for key in ("arguments", "input", "action") if item.get(key) is not None), None)
-    given = inner.get("arguments") if given is None else given
-    if isinstance(given, dict):
-        return ToolCall(identity, name, given)
-    raw = str(content(given) or "")
-    return ToolCall(identity, name, arguments(raw), raw)
+    talk.turn(time).parts.extend(parts_of(item.get("content")))
 
 
 def output(value: Any) -> tuple[Content, bool]:
     """(what a tool answered, whether it says that it failed), from text, parts, or an object that says more."""
     if isinstance(value, list):
-        return simple(parts(value)), False
+        return simple(parts_of(value)), False
     said = mapping(value)
     if "content" in said and ("success" in said or isinstance(said["content"], (str, list))):
         inner, _ = output(said["content"])

@@ -161,7 +161,7 @@ class Rollout:
             extra=self._about(),
             started_at=started,
             ended_at=ended,
-            usage=self._events.last_total if is_first else total(steps[shared or 0 :]),
+            usage=self._events.last_total if is_first else total(step.usage for step in steps[shared or 0 :]),
             sampling=self._sampling(),
             relation=relation,
             links=links,

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..records import JsonObject, Message, ToolCall
-from .chat import arguments, content, mapping, string, text
+from .block_spellings import normal_part
+from .chat import arguments, content, listing, mapping, string, text
 from .media import data_reference, file_part, image_part, reference
+from .talk import Content, simple, text_part
 
 _TEXT = frozenset(("text", "input_text", "output_text", "summary_text"))
 _REASONING = frozenset(("thinking", "reasoning"))
@@ -41,13 +43,13 @@ def flat_call(identity: Any, name: Any, given: Any) -> ToolCall:
     return ToolCall(text(identity), text(name) or "", arguments(raw), raw)
 
 
-def content_of(value: Any) -> str | list[JsonObject] | None:
+def content_of(value: Any) -> Content:
     """The content of a message or a result: its text when that is all of it, else parts."""
     if not isinstance(value, list):
         return content(value)
     if not all(isinstance(item, str) or "type" in mapping(item) or "text" in mapping(item) for item in value):
         return json.dumps(value, ensure_ascii=False)  # what a tool answered, not parts of a message
-    return _content(read_blocks(value, nested=False).parts)
+    return simple(read_blocks(value, nested=False).parts)
 
 
 def block_message(role: str, value: Any) -> Message:
@@ -68,16 +70,18 @@ def block_messages(role: str, value: Any) -> list[Message]:
 
 
 def _own_message(role: str, blocks: Blocks) -> Message:
-    return Message(role, _content(blocks.parts), "\n".join(blocks.reasoning) or None, tuple(blocks.calls))
+    return Message(role, simple(blocks.parts), "\n".join(blocks.reasoning) or None, tuple(blocks.calls))
 
 
 def read_blocks(values: list[Any], nested: bool = True) -> Blocks:
     """Sort the parts of a list. `nested` False: calls and results are parts like any other (inside a result)."""
     found = Blocks()
-    for value in values:
-        if not isinstance(value, dict):
-            found.parts.append({"type": "text", "text": str(content(value) or "")})
-        elif not (nested and (_take_call(value, found) or _take_result(value, found) or _take_reasoning(value, found))):
+    for item in values:
+        if not isinstance(item, dict):
+            found.parts.append(text_part(str(content(item) or "")))
+            continue
+        value = normal_part(item)
+        if not (nested and (_take_call(value, found) or _take_result(value, found) or _take_reasoning(value, found))):
             found.parts.append(_part(value))
     return found
 
@@ -98,6 +102,11 @@ def typed_call(value: Mapping[str, Any]) -> ToolCall:
     given = next((value[key] for key in ("input", "arguments", "args", "parameters") if key in value), None)
     identity = next((value[key] for key in ("toolCallId", "call_id", "tool_call_id", "id") if value.get(key)), None)
     return flat_call(identity, value.get("toolName", value.get("tool_name", value.get("name"))), given)
+
+
+def is_result(value: Mapping[str, Any]) -> bool:
+    """Whether a part is a tool's result."""
+    return string(normal_part(value).get("type")) in _RESULTS
 
 
 def _take_result(value: Mapping[str, Any], found: Blocks) -> bool:
@@ -138,9 +147,9 @@ def _take_reasoning(value: Mapping[str, Any], found: Blocks) -> bool:
         return False
     keys = ("thinking", "reasoning", "text", "content")
     said = next((value[key] for key in keys if isinstance(value.get(key), str)), None)
-    summary = value.get("summary")
-    if said is None and isinstance(summary, list):
-        said = "\n".join(item["text"] for item in summary if isinstance(mapping(item).get("text"), str))
+    for key in ("content", "summary") if said is None else ():
+        parts = listing(value.get(key))
+        said = said or "\n".join(item["text"] for item in parts if isinstance(mapping(item).get("text"), str))
     if said:
         found.reasoning.append(said)
     return True
@@ -184,11 +193,3 @@ def _media_part(kind: str, value: Mapping[str, Any]) -> JsonObject:
 def _media(about: Any, url: str) -> JsonObject:
     is_image = isinstance(about, str) and about.startswith("image/")
     return image_part(url, media_type=about) if is_image else file_part(url, "file", media_type=about)
-
-
-def _content(parts: list[JsonObject]) -> str | list[JsonObject] | None:
-    if not parts:
-        return None
-    if len(parts) == 1 and parts[0].keys() == {"type", "text"}:
-        return str(parts[0]["text"])
-    return parts

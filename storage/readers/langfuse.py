@@ -18,17 +18,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-from ..records import Message, Outcome, Rejected, Score, Source, Task, Trajectory
-from .base import identify
+from ..records import Message, Outcome, Rejected, Score, Source, Trajectory
 from .call_fold import Fold, Thread
 from .call_results import place_results
-from .call_runs import Placed, arranged, tools_together
-from .chat import first_user_text, listing, mapping, number, prompt_id, string, text
-from .clock import span
+from .call_runs import Placed, arranged, put_before, trajectory_of, without_calls
+from .chat import listing, mapping, number, string, text
 from .json_input import Head, records
 from .json_text import BadRecord, wrong_shape
-from .langfuse_calls import Tree, seen
-from .message_shapes import messages_of, opened, system_of
+from .langfuse_calls import Tree, own_system, seen
+from .message_shapes import messages_of
 
 _KINDS = frozenset(
     ("SPAN", "GENERATION", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING", "GUARDRAIL")
@@ -115,7 +113,8 @@ def _trajectories(record: Any, source: Source) -> Iterator[Trajectory]:
     for call in trace.tree.calls():
         fold.take(replace(call, scores=by_observation.pop(call.key, {})))
     without_call = place_results(fold.threads, trace.tree.tool_runs())
-    placed = arranged(fold.threads, trace.tree.scopes) or [Placed(_without_calls(trace))]
+    placed = arranged(fold.threads, trace.tree.scopes)
+    placed = placed or without_calls(trace.about.get("input"), trace.about.get("output"))
     _complete_prompt(placed[0].thread, trace)
     ids: list[str] = []
     taken = [_counts(item, trace) for item in placed[1:]]
@@ -131,40 +130,9 @@ def _trajectories(record: Any, source: Source) -> Iterator[Trajectory]:
 def _trajectory(
     item: Placed, ids: Sequence[str], trace: _Trace, source: Source, counts: Mapping[str, int]
 ) -> Trajectory:
-    thread = item.thread
-    prompt, steps = thread.split()
-    started, ended = span(time for call in thread.calls for time in (call.started_at, call.ended_at))
-    identity, source = identify(
-        source,
-        trace.record if item.parent is None else _child_record(item, trace, len(ids)),
-        agent=_agent(thread, trace),
-        model=next((call.model for call in thread.calls if call.model), None),
-        counts=counts,
-        extra=_extra(trace),
-        started_at=started,
-        ended_at=ended,
-        sampling=next((call.sampling for call in thread.calls if call.sampling), None),
-        relation=item.relation,
-    )
-    outcome = _ending(thread)
-    return Trajectory(
-        id=identity,
-        task=Task(prompt_id(prompt), first_user_text(prompt)),
-        tools=tools_together(call.tools for call in thread.calls),
-        prompt=prompt,
-        steps=steps,
-        outcome=outcome,
-        truncated=outcome is not None,
-        parent_id=None if item.parent is None else ids[item.parent],
-        branch_step=item.branch_step,
-        source=source,
-    )
-
-
-def _ending(thread: Thread) -> Outcome | None:
-    """The error of a conversation whose last call failed."""
-    error = thread.calls[-1].error if thread.calls else None
-    return None if error is None else Outcome(None, exit_reason=f"error: {error}")
+    record = trace.record if item.parent is None else _child_record(item, trace, len(ids))
+    source = replace(source, agent=_agent(item.thread, trace), counts=counts, extra=_extra(trace))
+    return trajectory_of(item, record, ids, source)
 
 
 def _child_record(item: Placed, trace: _Trace, number_of: int) -> dict[str, Any]:
@@ -214,13 +182,6 @@ def _main_counts(trace: _Trace, others: Sequence[Mapping[str, int]]) -> dict[str
     return {key: own[key] - sum(counts[key] for counts in others) for key in own}
 
 
-def _without_calls(trace: _Trace) -> Thread:
-    asked = messages_of(trace.about.get("input"))
-    answered = messages_of(trace.about.get("output"), "assistant")
-    repeated = answered[: len(asked)] == asked
-    return Thread("", 0, [*asked, *(answered[len(asked) :] if repeated else answered)])
-
-
 def _complete_prompt(thread: Thread, trace: _Trace) -> None:
     """What the calls leave out and the trace's own input has: the system prompt, or everything."""
     roles = {message.role for message in thread.messages[: thread.turns or None]}
@@ -230,18 +191,11 @@ def _complete_prompt(thread: Thread, trace: _Trace) -> None:
             trace.about.get("input"),
             *(item.row.get("input") for item in trace.tree.items if item.kind != "TOOL"),
         ]
-        system = next((said for place in places if (said := system_of(_settings(place))) is not None), None)
+        system = next((said for place in places if (said := own_system(place)) is not None), None)
         before = [Message("system", system)] if system is not None else []
     if thread.messages and thread.messages[0].role == "assistant":
         before += messages_of(trace.about.get("input"))
-    if before:
-        thread.messages[:0] = before
-        thread.answered = {at + len(before): call for at, call in thread.answered.items()}
-
-
-def _settings(place: Any) -> Any:
-    given = opened(place)
-    return {} if isinstance(given, dict) and "maxRetries" in given else given
+    put_before(thread, before)
 
 
 def _value(row: Mapping[str, Any]) -> float | None:

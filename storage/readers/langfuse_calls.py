@@ -19,13 +19,14 @@ from .call_runs import Scope, sampling_of
 from .chat import listing, mapping, number, string, text, whole
 from .clock import utc
 from .content_blocks import content_of
-from .message_shapes import messages_of, opened, system_of, tools_of
+from .encoded import opened
+from .flat_attributes import built, indexed
+from .message_shapes import messages_of, system_of
+from .tool_shapes import tools_of
 
 _CALL_ID = ("gen_ai.tool.call.id", "ai.toolCall.id", "tool_call.id", "tool_call_id", "toolCallId")
 _TOOL_NAME = ("gen_ai.tool.name", "ai.toolCall.name", "tool.name")
 _TOOL_PREFIX = re.compile(r"^(running tool: |execute_tool |tool\.|tool: )")
-_INDEX = re.compile(r"\d+")
-_PREFIXES = ("message.", "tool_call.", "tool.", "message_content.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +179,11 @@ def _history(row: Mapping[str, Any], about: Mapping[str, Any]) -> tuple[Message,
     if any(message.role in ("system", "developer") for message in found):
         return found
     places = (row.get("input"), row.get("output"), row.get("modelParameters"))
-    system = next((said for place in places if (said := _own_system(place)) is not None), None)
+    system = next((said for place in places if (said := own_system(place)) is not None), None)
     return (Message("system", system), *found) if system is not None else found
 
 
-def _own_system(place: Any) -> str | None:
+def own_system(place: Any) -> str | None:
     """A system prompt; a bare `system` beside model settings is the provider's name, as AI SDK exports write it."""
     given = opened(place)
     if isinstance(given, dict) and "maxRetries" in given:
@@ -192,37 +193,12 @@ def _own_system(place: Any) -> str | None:
 
 def _attribute_messages(about: Mapping[str, Any], names: Sequence[str], role: str) -> tuple[Message, ...]:
     """Messages from OTel attributes: JSON under one name, or flattened (`llm.input_messages.0.message.role`)."""
+    lists = indexed(about)
     for name in names:
-        found = messages_of(about.get(name), role) or messages_of(_unflattened(about, name), role)
+        found = messages_of(about.get(name), role) or messages_of([built(item) for item in lists.get(name, ())], role)
         if found:
             return found
     return ()
-
-
-def _unflattened(about: Mapping[str, Any], prefix: str) -> Any:
-    """Attributes `prefix.N.key.M...` as lists and objects; gaps between the numbers close up."""
-    tree: dict[str, Any] = {}
-    for name in about:
-        if not name.startswith(prefix + "."):
-            continue
-        path = name[len(prefix) + 1 :]
-        for part in _PREFIXES:
-            path = path.replace(part, "")
-        steps, at = path.split("."), tree
-        for step in steps[:-1]:
-            inner = at.setdefault(step, {})
-            at = inner if isinstance(inner, dict) else {}
-        at[steps[-1]] = about[name]
-    return _lists(tree)
-
-
-def _lists(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    inner = {key: _lists(value[key]) for key in value}
-    if inner and all(_INDEX.fullmatch(key) for key in inner):
-        return [inner[key] for key in sorted(inner, key=lambda key: (len(key), key))]
-    return inner
 
 
 def _tools(row: Mapping[str, Any], about: Mapping[str, Any]) -> Any:
@@ -230,7 +206,6 @@ def _tools(row: Mapping[str, Any], about: Mapping[str, Any]) -> Any:
     metadata = mapping(opened(row.get("metadata")))
     requested = mapping(opened(about.get("model_request_parameters")))
     own = [tool for key in ("function_tools", "output_tools") for tool in listing(opened(requested.get(key)))]
-    flattened = [mapping(item).get("json_schema") for item in listing(_unflattened(about, "llm.tools"))]
     places = (
         row.get("toolDefinitions"),
         asked.get("tools"),
@@ -241,7 +216,7 @@ def _tools(row: Mapping[str, Any], about: Mapping[str, Any]) -> Any:
         about.get("gen_ai.tool.definitions"),
         about.get("ai.prompt.tools"),
         own,
-        flattened,
+        [built(item) for item in indexed(about).get("llm.tools", ())],
     )
     return next((tools for place in places if (tools := tools_of(place))), None)
 

@@ -13,6 +13,7 @@ import math
 from typing import Any
 
 from ..limits import current
+from .binary_size import check_msgpack
 from .json_text import NOT_FINITE, NOT_JSON, TOO_DEEP, BadRecord, decode, wrong_shape
 
 CLASS = "__class__"
@@ -48,6 +49,7 @@ class DataSerializer:
         if kind in ("bytes", "bytearray"):
             return _binary(bytes(content))
         if kind == "msgpack":
+            check_msgpack(content)
             return plain(_unpacked(content))
         if kind == "json":
             return plain(decode(bytes(content)))

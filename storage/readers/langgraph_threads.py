@@ -14,7 +14,8 @@ from typing import Any
 from ..canonical import canonical_json
 from ..records import Rejected
 from .chat import mapping, string
-from .json_text import BadRecord, wrong_shape
+from .event_tree import MAX_WEIGHT
+from .json_text import TOO_LONG, BadRecord, wrong_shape
 from .langchain_messages import fields_of, is_langchain, kind_of
 
 Fetch = Callable[[str], Any]
@@ -34,17 +35,20 @@ class Said:
 
 @dataclass(slots=True)
 class Path:
-    """What happened from the root of a tree to one checkpoint."""
+    """What happened from the root of a tree to one checkpoint. `actions`: how many of the messages are the agent's."""
 
     said: list[Said] = field(default_factory=list)
     index: dict[str, int] = field(default_factory=dict)
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     acted: dict[str, int] = field(default_factory=dict)
     time: str | None = None
+    actions: int = 0
+    weight: int = 0
 
     def copy(self) -> Path:
         """The same, to go another way from here."""
-        return Path(self.said[:], dict(self.index), self.checkpoints[:], dict(self.acted), self.time)
+        lists = (self.said[:], dict(self.index), self.checkpoints[:], dict(self.acted))
+        return Path(*lists, self.time, self.actions, self.weight)
 
     def see(self, messages: Sequence[Mapping[str, Any]], time: str | None) -> None:
         """Take in the messages of the next state."""
@@ -58,8 +62,15 @@ class Path:
             if at is None:
                 self.index[key] = len(self.said)
                 self.said.append(Said(message, self.time, time))
+                self._count(message, 1)
             elif self.said[at].raw != message:
+                self._count(self.said[at].raw, -1)
                 self.said[at] = Said(message, self.said[at].before, time)
+                self._count(message, 1)
+
+    def _count(self, message: Mapping[str, Any], sign: int) -> None:
+        self.actions += sign * is_action(message)
+        self.weight += sign * _weight(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +86,10 @@ class Leaf:
 
 
 def leaves(parents: Mapping[str, str | None], fetch: Fetch, where: str) -> tuple[list[Leaf], list[Rejected]]:
-    """(the leaves of a namespace, the latest first; what could not be read, with what stands behind it)."""
+    """(the leaves of a namespace, the latest first; what could not be read, with what stands behind it).
+
+    Every leaf holds its whole path: branches that would together hold more than `MAX_WEIGHT` of them are refused.
+    """
     children: dict[str | None, list[str]] = {}
     for key, parent in parents.items():
         children.setdefault(parent if parent in parents else None, []).append(key)
@@ -83,7 +97,7 @@ def leaves(parents: Mapping[str, str | None], fetch: Fetch, where: str) -> tuple
     refused: list[Rejected] = []
     channel: str | None = None
     stack = [(key, Path()) for key in children.get(None, ())]
-    reached = 0
+    reached, room = 0, MAX_WEIGHT
     while stack:
         key, path = stack.pop()
         reached += 1
@@ -98,7 +112,12 @@ def leaves(parents: Mapping[str, str | None], fetch: Fetch, where: str) -> tuple
         below = children.get(key, ())
         if not below:
             found.append(Leaf(key, path, channel or "", state.values, state.writes, state.metadata))
-        stack.extend((child, path.copy() if len(below) > 1 else path) for child in below)
+        kept = below[-(1 + room // path.weight) :]
+        room -= path.weight * max(0, len(kept) - 1)
+        stack.extend((child, path.copy() if len(kept) > 1 else path) for child in kept)
+        for child in below[: len(below) - len(kept)]:
+            reached += 1 + _size_below(child, children)
+            refused.append(Rejected(_too_many(f"{where}, checkpoint {child}").problem()))
     if reached < len(parents):
         refused.append(Rejected(wrong_shape(f"{where}: {len(parents) - reached} checkpoints in a circle").problem()))
     return sorted(found, key=lambda leaf: leaf.checkpoint_id, reverse=True), refused
@@ -107,6 +126,10 @@ def leaves(parents: Mapping[str, str | None], fetch: Fetch, where: str) -> tuple
 def wrong(error: BadRecord, where: str) -> BadRecord:
     """The same error with its place."""
     return BadRecord(error.error_code, f"{where}: {error.message}")
+
+
+def _too_many(where: str) -> BadRecord:
+    return BadRecord(TOO_LONG, f"{where}: more branches than can be read")
 
 
 def _size_below(key: str, children: Mapping[str | None, Sequence[str]]) -> int:
@@ -155,16 +178,21 @@ def _take(path: Path, key: str, parent: str | None, state: _State, channel: str 
             messages += messages_in(value) if name == channel else []
     path.see(messages, state.time)
     path.time = state.time
-    path.acted[key] = sum(is_action(said.raw) for said in path.said)
-    path.checkpoints.append(
-        {
-            "checkpoint_id": key,
-            "parent_checkpoint_id": parent,
-            "ts": state.time,
-            "metadata": state.metadata,
-            "writes": [list(write) for write in state.writes],
-        }
-    )
+    path.acted[key] = path.actions
+    point = {
+        "checkpoint_id": key,
+        "parent_checkpoint_id": parent,
+        "ts": state.time,
+        "metadata": state.metadata,
+        "writes": [list(write) for write in state.writes],
+    }
+    path.checkpoints.append(point)
+    path.weight += _weight(point)
+
+
+def _weight(value: Any) -> int:
+    """What it costs to hold once more, in a branch: an entry, and each further kilobyte of its text."""
+    return 1 + len(str(value)) // 1024
 
 
 def messages_in(value: Any) -> list[Mapping[str, Any]]:

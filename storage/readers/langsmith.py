@@ -17,18 +17,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, BinaryIO
 
-from ..records import Message, Outcome, Rejected, Score, Source, Task, Trajectory
-from .base import identify
+from ..records import Message, Outcome, Rejected, Score, Source, Trajectory
 from .call_fold import Fold, Thread
 from .call_results import place_results
-from .call_runs import Placed, arranged, tools_together
-from .chat import first_user_text, mapping, number, prompt_id, string, text
+from .call_runs import Placed, arranged, put_before, trajectory_of, without_calls
+from .chat import mapping, number, string, text
 from .clock import span
+from .encoded import opened
 from .json_input import Head, records
 from .json_text import BadRecord, wrong_shape
 from .langsmith_parquet import is_parquet, parquet_rows
 from .langsmith_runs import RunTree, error_of, is_model, is_tool, run_id, time_of
-from .message_shapes import messages_of, opened, system_of
+from .message_shapes import messages_of, with_system
 from .record_groups import Kept, RecordGroups
 
 _COLUMNS = (b"dotted_order", b"run_type", b"trace_id")
@@ -125,7 +125,8 @@ def _trajectories(tree: RunTree, source: Source) -> Iterator[Trajectory]:
     for call in tree.calls():
         fold.take(call)
     without_call = place_results(fold.threads, tree.tool_runs())
-    placed = arranged(fold.threads, tree.scopes) or [Placed(_without_calls(tree))]
+    placed = arranged(fold.threads, tree.scopes)
+    placed = placed or without_calls(tree.root.get("inputs"), tree.root.get("outputs"))
     _complete_prompt(placed[0].thread, tree)
     taken = [_counts(item.thread, tree) for item in placed[1:]]
     ids: list[str] = []
@@ -140,39 +141,11 @@ def _trajectories(tree: RunTree, source: Source) -> Iterator[Trajectory]:
 
 
 def _trajectory(item: Placed, record: Any, ids: Sequence[str], tree: RunTree, source: Source) -> Trajectory:
-    thread = item.thread
-    prompt, steps = thread.split()
-    started, ended = _times(thread, tree if item.parent is None else None)
-    identity, source = identify(
-        source,
-        record,
-        agent=_agent(thread, tree),
-        model=next((call.model for call in thread.calls if call.model), None),
-        extra=_extra(tree),
-        started_at=started,
-        ended_at=ended,
-        sampling=next((call.sampling for call in thread.calls if call.sampling), None),
-        relation=item.relation,
-    )
-    error = thread.calls[-1].error if thread.calls else None
-    return Trajectory(
-        id=identity,
-        task=Task(text(tree.root.get("reference_example_id")) or prompt_id(prompt), first_user_text(prompt)),
-        tools=tools_together(call.tools for call in thread.calls),
-        prompt=prompt,
-        steps=steps,
-        outcome=None if error is None else Outcome(None, exit_reason=f"error: {error}"),
-        truncated=error is not None,
-        parent_id=None if item.parent is None else ids[item.parent],
-        branch_step=item.branch_step,
-        source=source,
-    )
-
-
-def _times(thread: Thread, tree: RunTree | None) -> tuple[str | None, str | None]:
-    if tree is not None:
-        return span(time_of(run.get(key)) for run in tree.runs for key in ("start_time", "end_time"))
-    return span(time for call in thread.calls for time in (call.started_at, call.ended_at))
+    about = {"agent": _agent(item.thread, tree), "extra": _extra(tree)}
+    if item.parent is None:
+        times = span(time_of(run.get(key)) for run in tree.runs for key in ("start_time", "end_time"))
+        about |= dict(zip(("started_at", "ended_at"), times, strict=True))
+    return trajectory_of(item, record, ids, source, text(tree.root.get("reference_example_id")), **about)
 
 
 def _child_record(thread: Thread, tree: RunTree) -> list[Mapping[str, Any]]:
@@ -224,23 +197,13 @@ def _main_counts(tree: RunTree, others: Sequence[Mapping[str, int]]) -> dict[str
     return {key: own[key] - sum(counts[key] for counts in others) for key in own}
 
 
-def _without_calls(tree: RunTree) -> Thread:
-    asked = messages_of(tree.root.get("inputs"))
-    answered = messages_of(tree.root.get("outputs"), "assistant")
-    repeated = answered[: len(asked)] == asked
-    return Thread("", 0, [*asked, *(answered[len(asked) :] if repeated else answered)])
-
-
 def _complete_prompt(thread: Thread, tree: RunTree) -> None:
     """The root's own input, where the calls' history lacks all or the system prompt of it."""
     if thread.messages and thread.messages[0].role != "assistant":
         return
-    asked = tree.root.get("inputs")
-    system = system_of(asked)
-    before = [*([Message("system", system)] if system is not None else []), *messages_of(asked)]
-    if thread.calls and before:
-        thread.messages[:0] = before
-        thread.answered = {at + len(before): call for at, call in thread.answered.items()}
+    if thread.calls:
+        asked = tree.root.get("inputs")
+        put_before(thread, with_system(messages_of(asked), asked))
 
 
 def _with_verdicts(made: Trajectory, tree: RunTree, without_call: int) -> Trajectory:

@@ -16,8 +16,10 @@ from .call_runs import Scope, sampling_of
 from .chat import listing, mapping, number, string, text, whole
 from .clock import utc
 from .content_blocks import content_of
+from .encoded import opened
 from .langchain_messages import langchain_model, langchain_usage, metadata_usage
-from .message_shapes import messages_of, opened, system_of, tools_of
+from .message_shapes import messages_of, with_system
+from .tool_shapes import tools_of
 
 _MODEL_RUNS = frozenset(("llm", "chat_model"))
 
@@ -128,11 +130,7 @@ def _history(asked: Any) -> tuple[Message, ...]:
     prompts = mapping(asked).get("prompts")
     if isinstance(prompts, list) and all(isinstance(prompt, str) for prompt in prompts):
         return tuple(Message("user", prompt) for prompt in prompts[:1])
-    found = messages_of(asked)
-    if any(message.role in ("system", "developer") for message in found):
-        return found
-    system = system_of(asked)
-    return (Message("system", system), *found) if system is not None else found
+    return tuple(with_system(messages_of(asked), asked))
 
 
 def _answer(answered: Any) -> tuple[Message | None, Mapping[str, Any]]:

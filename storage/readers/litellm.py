@@ -19,16 +19,18 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any, BinaryIO
 
-from ..records import Message, Outcome, Rejected, Source, Task, Trajectory, Usage
-from .base import identify
+from ..records import Message, Rejected, Source, Trajectory, Usage
+from .base import most
 from .call_fold import Call, Fold, Thread, answer_keys, first_said
-from .call_runs import Placed, arranged, sampling_of, tools_together
-from .chat import first_user_text, mapping, number, prompt_id, string, text, whole
-from .clock import span, utc
+from .call_runs import Placed, arranged, sampling_of, trajectory_of
+from .chat import mapping, number, string, text, whole
+from .clock import utc
+from .encoded import opened
 from .json_input import Head, records
 from .json_text import BadRecord, wrong_shape
-from .message_shapes import messages_of, opened, system_of, tools_of
+from .message_shapes import messages_of, with_system
 from .record_groups import Kept, RecordGroups
+from .tool_shapes import tools_of
 
 _MARKS = frozenset(
     (
@@ -61,8 +63,7 @@ class LiteLLMReader:
 
     def detect(self, head: Head) -> float:
         """0.95 when at least half of the first records are payloads."""
-        found = [len(_MARKS & _payload(record).keys()) >= 6 for record in head.records]
-        return 0.95 if found and sum(found) * 2 >= len(found) else 0.0
+        return 0.95 if most(head.records, lambda record: len(_MARKS & _payload(record).keys()) >= 6) else 0.0
 
     def read(self, stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:
         """Yield the main conversation of each run, then its children, or what is wrong with a payload."""
@@ -171,10 +172,6 @@ def _is_redacted(payload: Mapping[str, Any]) -> bool:
 
 def _call(payload: Mapping[str, Any], key: str = "") -> Call:
     settings = mapping(opened(payload.get("model_parameters")))
-    history = messages_of(payload.get("messages"))
-    system = system_of(settings)
-    if system is not None and not any(message.role in ("system", "developer") for message in history):
-        history = (Message("system", system), *history)
     response = opened(payload.get("response"))
     choices = mapping(response).get("choices")
     answered = messages_of(choices[:1] if isinstance(choices, list) else response, "assistant")
@@ -183,7 +180,7 @@ def _call(payload: Mapping[str, Any], key: str = "") -> Call:
     output = answered[-1] if answered and answered[-1].role == "assistant" else None
     return Call(
         key=key,
-        history=history,
+        history=tuple(with_system(messages_of(payload.get("messages")), settings)),
         output=None if failed else output,
         tools=tools_of(settings.get("tools")) or tools_of(settings.get("functions")),
         model=string(payload.get("model")),
@@ -214,31 +211,14 @@ def _trajectory(
 ) -> Trajectory:
     thread = item.thread
     own = [records_of[call.key] for call in thread.calls]
-    prompt, steps = thread.split()
-    started, ended = span(time for call in thread.calls for time in (call.started_at, call.ended_at))
-    identity, source = identify(
-        replace(source, line=own[0].line),
+    return trajectory_of(
+        item,
         [kept.value for kept in own],
+        ids,
+        replace(source, line=own[0].line),
         model=next((call.model for call in reversed(thread.calls) if call.model), None),
         counts={"runs": int(not ids), **_counts(thread)},
         extra=_extra(own, thread, redacted),
-        started_at=started,
-        ended_at=ended,
-        sampling=next((call.sampling for call in thread.calls if call.sampling), None),
-        relation=item.relation,
-    )
-    error = thread.calls[-1].error
-    return Trajectory(
-        id=identity,
-        task=Task(prompt_id(prompt), first_user_text(prompt)),
-        tools=tools_together(call.tools for call in thread.calls),
-        prompt=prompt,
-        steps=steps,
-        outcome=None if error is None else Outcome(None, exit_reason=f"error: {error}"),
-        truncated=error is not None,
-        parent_id=None if item.parent is None else ids[item.parent],
-        branch_step=item.branch_step,
-        source=source,
     )
 
 

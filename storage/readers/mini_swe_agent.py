@@ -23,10 +23,11 @@ from .base import each_record, identify
 from .chat import chat_counts, chat_message, content, first_user_text, listing, mapping, number, prompt_id, string, text
 from .chat import usage as usage_of
 from .clock import span, utc
-from .codex_items import parts, take
+from .codex_items import take
 from .held import hold
 from .json_input import Head, read_head
 from .json_text import BadRecord, wrong_shape
+from .response_items import parts_of
 from .talk import Talk, named_results
 
 _FENCED = re.compile(r"```(?:mswea_bash_command|bash)[ \t]*\n(.*?)\n?```", re.DOTALL)
@@ -148,7 +149,7 @@ def _answer(row: Mapping[str, Any]) -> Message:
     turn = talk.turn()
     for item in listing(row.get("output")):
         if isinstance(item, dict) and item.get("type") == "message":
-            turn.parts.extend(parts(item.get("content")))
+            turn.parts.extend(parts_of(item.get("content")))
         elif isinstance(item, dict) and item.get("type") in ("reasoning", "function_call"):
             take(item, talk, None, {})
     return turn.step(0).action

@@ -27,7 +27,7 @@ from .json_input import Head, records
 from .json_text import BadRecord, wrong_shape
 from .otlp_fields import usage_of
 from .otlp_runs import Run, trajectories
-from .otlp_spans import Event, Span, field_of, from_iso, identifier, make_span, qualified
+from .otlp_spans import Event, Span, field_of, from_iso, identifier, qualified, span_of
 
 _MARKS = frozenset(("trace_location", "trace_metadata", "request_metadata", "state", "status", "experiment_id"))
 _FAILED = ("STATUS_CODE_ERROR", "ERROR")
@@ -183,21 +183,18 @@ def _span(value: Any, trace: str, line: int | None) -> Span:
     code = field_of(status, "code") or value.get("status_code")
     message = string(field_of(status, "message") or value.get("status_message")) or ""
     attributes = {key: unparsed(said) for key, said in mapping(value.get("attributes")).items()}
-    return make_span(
-        Span(
-            trace=trace,
-            id=qualified(trace, own),
-            parent=qualified(trace, above) if above else None,
-            name=string(value.get("name")) or "",
-            kind="other",
-            start=from_iso(field_of(value, "start_time_unix_nano", "start_time")),
-            end=from_iso(field_of(value, "end_time_unix_nano", "end_time")),
-            attributes={key: said for key, said in attributes.items() if said is not None},
-            events=list(_events(value.get("events"))),
-            error=message if isinstance(code, str) and code in _FAILED else None,
-            record=value,
-            line=line,
-        )
+    return span_of(
+        value,
+        trace,
+        own,
+        above,
+        start=from_iso(field_of(value, "start_time_unix_nano", "start_time")),
+        end=from_iso(field_of(value, "end_time_unix_nano", "end_time")),
+        attributes={key: said for key, said in attributes.items() if said is not None},
+        events=list(_events(value.get("events"))),
+        error=message if isinstance(code, str) and code in _FAILED else None,
+        record=value,
+        line=line,
     )
 
 

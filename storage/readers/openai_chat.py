@@ -1,6 +1,7 @@
 """Reader of OpenAI chat conversations: JSONL, a JSON array, or one object; a conversation a record.
 
-A record holds `messages` (a list, or its JSON text) and maybe `tools` (or legacy `functions`). Beside them dumps put:
+A record holds `messages` (a list, or its JSON text) and maybe `tools` (or legacy `functions`). Assistant messages with
+the `name` "example_assistant" are worked examples: part of the prompt, no steps. Beside them dumps put:
 
 * the outcome: the first of `reward`, `score`, `resolved` that is a number or bool (the others become named scores),
   with `exit_reason`, `exit_status`, `termination_reason` or `finish_reason` beside it; `scores` {name: value};

@@ -131,7 +131,7 @@ class _Run:
             own = [self._events[index] for index in thread.own]
             end = (thread.state, {"error": thread.error} if thread.error else {}) if thread.state else None
             about = {"openhands_version": thread.version} if thread.version else {}
-            spent = total(thread.talk.steps()) if position else found.total
+            spent = total(turn.usage for turn in thread.talk.turns) if position else found.total
             part = _Part(thread.talk, own, v0.counts(own), end, thread.tools, spent, thread.agent, about)
             made = self._trajectory(part, is_first=position == 0)
             ids[id(thread)] = made.id
@@ -151,7 +151,7 @@ class _Run:
             events = [self._events[index] for index in whole_path]
             own = events if path is None or not position else [self._events[index] for index in path.own]
             said = v1.Conversation(events, spent)
-            used = total(said.talk.steps())
+            used = total(turn.usage for turn in said.talk.turns)
             part = _Part(said.talk, own, v1.counts(own), said.end, said.tools, used, "openhands", {})
             made = self._trajectory(part, is_first=position == 0)
             if position and path is not None and path.fork is not None and made.source is not None:

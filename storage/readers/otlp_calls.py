@@ -13,9 +13,10 @@ from typing import Any
 
 from ..records import Message, Usage
 from .chat import listing, mapping, string, unparsed, whole
-from .otlp_fields import Lists, built, indexed, usage_of
+from .flat_attributes import Lists, built, indexed
+from .message_shapes import items_of, system_message
+from .otlp_fields import usage_of
 from .otlp_history import Histories, History, history
-from .otlp_messages import message_of, messages_of, system_messages
 from .otlp_names import (
     CHOICE_EVENT,
     COMPLETION_EVENT,
@@ -83,35 +84,40 @@ class CallReader:
 
     def _system(self, told: Any) -> History:
         if not isinstance(told, str):
-            return history(system_messages(told))
+            return _instructions(told)
         if told not in self._systems:
-            self._systems[told] = history(system_messages(told))
+            self._systems[told] = _instructions(told)
         return self._systems[told]
 
     def _inputs(self, attributes: Mapping[str, Any], lists: Lists, events: list[Event]) -> History:
         value = first_of(attributes, INPUT_VALUES)
         if value is not None and (value not in ("{}", {}) or not lists):
-            return self._histories.read(value, "user")
+            return self._histories.read(value)
         for prefix in INPUT_INDEXED:
             if prefix in lists:
-                return self._histories.listed(lists[prefix], lambda item: message_of(_loose(built(item)), "user"))
+                return self._histories.listed(lists[prefix], lambda item: items_of([_loose(built(item))]))
         said = [message for event in events for message in _event_inputs(event)]
         if said:
             return history(said)
         if first_of(attributes, TRANSCRIPTS) is not None:
             return history(_transcript(attributes)[0])
         value = first_of(attributes, INPUT_WRAPPED)
-        return History() if value is None else self._histories.read(_wrapped(value), "user")
+        return History() if value is None else self._histories.read(_wrapped(value))
+
+
+def _instructions(told: Any) -> History:
+    said = system_message(told)
+    return history([said] if said.content else [])
 
 
 def _wrapped(value: Any) -> Any:
     """A value that holds messages as it is, any other as the text it is."""
-    return value if isinstance(value, (str, list)) or messages_of(value, "user") else json.dumps(value)
+    return value if isinstance(value, (str, list)) or items_of(value) else json.dumps(value)
 
 
 def _transcript(attributes: Mapping[str, Any]) -> tuple[list[Message], list[Message]]:
     """Input and output in one list: if the last message is the assistant's, it is the output."""
-    every = messages_of(first_of(attributes, TRANSCRIPTS), "user")
+    every = items_of(first_of(attributes, TRANSCRIPTS))
     cut = len(every) - 1 if every and every[-1].role == "assistant" else len(every)
     return every[:cut], every[cut:]
 
@@ -151,15 +157,16 @@ def _body(event: Event) -> dict[str, Any]:
 
 def _event_inputs(event: Event) -> list[Message]:
     if event.name == PROMPT_EVENT:
-        return messages_of(event.values.get("gen_ai.prompt"), "user")
+        return items_of(event.values.get("gen_ai.prompt"))
     role = EVENT_ROLES.get(event.name)
-    return [] if role is None else message_of(_loose({"role": role, **_named(_body(event))}), role)
+    return [] if role is None else items_of(_loose({"role": role, **_named(_body(event))}), role)
 
 
 def _named(values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a message; calls may be JSON text."""
-    known = ("role", "content", "tool_calls", "id", "tool_call_id", "name", "reasoning_content", "status")
-    return {name: values[name] for name in known if values.get(name) is not None}
+    known = ("role", "content", "tool_calls", "tool_call_id", "name", "reasoning_content", "status")
+    found = {name: values[name] for name in known if values.get(name) is not None}
+    return {"tool_call_id": values["id"], **found} if values.get("id") is not None else found
 
 
 def _outputs(attributes: Mapping[str, Any], lists: Lists, events: list[Event]) -> Iterator[Any]:
@@ -203,7 +210,7 @@ def _wrapped_output(attributes: Mapping[str, Any]) -> Iterator[Any]:
     if isinstance(value, dict) and isinstance(value.get("choices"), list):
         yield from value["choices"]
     elif value is not None:
-        yield value if messages_of(value, "assistant") else json.dumps(value)
+        yield value if items_of(value, "assistant") else json.dumps(value)
 
 
 def _choices(raw: list[Any], attributes: Mapping[str, Any]) -> list[History]:
@@ -223,7 +230,7 @@ def _choices(raw: list[Any], attributes: Mapping[str, Any]) -> list[History]:
 
 
 def _output(item: Any) -> list[Message]:
-    return [item] if isinstance(item, Message) else messages_of(item, "assistant")
+    return [item] if isinstance(item, Message) else items_of(item, "assistant")
 
 
 def _by_assistant(message: Message) -> Message:

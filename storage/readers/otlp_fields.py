@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 from ..records import Score, ToolSchema, Usage
 from .chat import listing, mapping, number, string, tool_schemas, unparsed, whole
+from .flat_attributes import Lists, built
 from .otlp_names import (
     SAMPLING,
     SAMPLING_KEYS,
@@ -21,73 +20,7 @@ from .otlp_names import (
     first_of,
 )
 from .otlp_spans import Span, field_of
-
-Path = tuple[str | int, ...]
-Fields = list[tuple[Path, Any]]
-Lists = dict[str, list[Fields]]
-
-_DEEPEST = 16
-_INDEXED = re.compile(r"(.+?)\.(\d{1,6})(?:\.(.+))?")
-
-
-@lru_cache(maxsize=2**16)
-def _place(name: str) -> tuple[str, int, Path] | None:
-    """`llm.tools.2.tool.json_schema` is (`llm.tools`, 2, (`tool`, `json_schema`)); None for names without an index."""
-    match = _INDEXED.fullmatch(name) if len(name) < 200 else None
-    if match is None:
-        return None
-    rest = tuple(int(part) if part.isdigit() else part for part in match[3].split(".")) if match[3] else ()
-    return (match[1], int(match[2]), rest) if len(rest) <= _DEEPEST else None
-
-
-def indexed(attributes: Mapping[str, Any]) -> Lists:
-    """The lists that stand in attributes with indices, by what is before the index, each element as its fields.
-
-    Gaps in the indices are closed. Elements are compared as they are, and `built` when they are wanted.
-    """
-    found: dict[str, dict[int, Fields]] = {}
-    for name, value in attributes.items():
-        place = _place(name)
-        if place is not None:
-            prefix, index, rest = place
-            elements = found.setdefault(prefix, {})
-            if index in elements:
-                elements[index].append((rest, value))
-            else:
-                elements[index] = [(rest, value)]
-    return {prefix: [elements[index] for index in sorted(elements)] for prefix, elements in found.items()}
-
-
-def built(fields: Fields) -> Any:
-    """An element with its fields inside each other: `tool_calls.0.id` is a list of objects."""
-    if len(fields) == 1 and not fields[0][0]:
-        return fields[0][1]
-    tree: dict[Any, Any] = {}
-    deep = False
-    for path, value in fields:
-        if len(path) == 1:
-            tree.setdefault(path[0], value)
-        elif path:
-            deep = True
-            _put(tree, path, value)
-    return _closed(tree) if deep else tree
-
-
-def _put(node: dict[Any, Any], path: Path, value: Any) -> None:
-    for part in path[:-1]:
-        inner = node.setdefault(part, {})
-        if not isinstance(inner, dict):
-            return  # `content` and `content.0` at once: the first stays
-        node = inner
-    node.setdefault(path[-1], value)
-
-
-def _closed(node: Any) -> Any:
-    if not isinstance(node, dict):
-        return node
-    if node and all(isinstance(key, int) for key in node):
-        return [_closed(node[key]) for key in sorted(node)]
-    return {str(key): _closed(value) for key, value in node.items()}
+from .tool_shapes import tool_items
 
 
 def usage_of(attributes: Mapping[str, Any]) -> Usage | None:
@@ -125,18 +58,6 @@ def spelled(value: Any) -> Any:
     return value
 
 
-def total(usages: list[Usage]) -> Usage | None:
-    """The sum, of what is known."""
-    if not usages:
-        return None
-    sums = (
-        [value for usage in usages if (value := getattr(usage, name)) is not None]
-        for name in ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")
-    )
-    prompt, completion, cached, cost = (sum(values) if values else None for values in sums)
-    return Usage(prompt, completion, cached, cost)
-
-
 def sampling_of(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
     """The parameters under our names; None when the span states none."""
     found: dict[str, Any] = {}
@@ -165,34 +86,7 @@ def tools_of(attributes: Mapping[str, Any], lists: Lists) -> tuple[ToolSchema, .
         given = mapping(unparsed(attributes.get("mlflow.spanInputs"))).get("tools")
     if not isinstance(given, list):
         return None
-    return tool_schemas([schema for item in given for schema in _schemas(item)])
-
-
-def _schemas(item: Any) -> Iterator[Mapping[str, Any]]:
-    item = unparsed(item)
-    if not isinstance(item, dict):
-        return
-    for name in ("tool", "function_declarations", "functionDeclarations"):
-        inner = item.get(name)
-        if isinstance(inner, list):
-            for each in inner:
-                yield from _schemas(each)
-            return
-        if isinstance(inner, dict):
-            item = {**item, **inner}
-            del item[name]
-    if "json_schema" in item:
-        yield from _schemas(item["json_schema"])
-        return
-    parameters = unparsed(
-        field_of(item, "parameters", "input_schema", "inputSchema", "parameters_json_schema", "parametersJsonSchema")
-    )
-    if isinstance(item.get("function"), dict) or not isinstance(item.get("name"), str):
-        yield item
-        return
-    known = ("inputSchema", "input_schema", "parameters_json_schema", "parametersJsonSchema", "parameters")
-    rest = {key: item[key] for key in item if key not in known}
-    yield rest | ({"parameters": parameters} if parameters is not None else {})
+    return tool_schemas(list(tool_items(given)))
 
 
 def score_of(values: Mapping[str, Any], name: str) -> tuple[str, Score] | None:

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..canonical import canonical_json
 from ..records import Message
+from .chat_shapes import SYSTEM_ROLES
 from .json_scan import Scanner, beginning
 from .json_text import BadRecord, decode
-from .otlp_messages import SYSTEM_ROLES, message_of, messages_of
+from .likeness import Likeness, likeness
+from .message_shapes import items_of, with_system
 
-Likeness = tuple[str, ...]
 _KEPT = 8  # conversations that may run side by side in one trace
 
 
@@ -54,17 +54,6 @@ def history(messages: list[Message]) -> History:
     return made
 
 
-def likeness(message: Message) -> Likeness:
-    """Who said what and called which tools how. Reasoning, ids and white space at the ends do not count: the echo of
-    a message in a later input may lack them.
-    """
-    said: list[str] = [message.role, message.text.strip()]
-    for call in message.tool_calls:
-        said.append(call.name)
-        said.append((call.arguments_raw or "") if call.arguments is None else canonical_json(call.arguments))
-    return tuple(said)
-
-
 @dataclass(slots=True, eq=False)
 class _Seen:
     """A list that was read: its JSON text up to its last bracket, or its values."""
@@ -80,27 +69,25 @@ class Histories:
     def __init__(self) -> None:
         self._seen: list[_Seen] = []
 
-    def read(self, value: Any, role: str) -> History:
-        """The messages of an attribute: JSON text or structured, a list or anything `messages_of` understands."""
-        if isinstance(value, str):
-            text = value.strip()
-            return self._text(text, role) if text[:1] == "[" else history(_parsed(text, role))
+    def read(self, value: Any) -> History:
+        """What went in, by an attribute: a list (JSON text or structured), or whatever `items_of` understands."""
+        if isinstance(value, str) and value.lstrip()[:1] == "[":
+            return self._text(value.strip())
         if isinstance(value, list):
-            return self.listed(value, lambda item: message_of(item, role))
-        return history(messages_of(value, role))
+            return self.listed(value, lambda item: items_of([item]))
+        return history(with_system(items_of(value), value)) if value != "" else History()
 
-    def _text(self, text: str, role: str) -> History:
+    def _text(self, text: str) -> History:
         before = next((seen for seen in self._seen if seen.text and _goes_on(seen.text, text)), None)
         try:
             if before is None:
-                found = History()
-                found.add(_elements(decode(text.encode()), role))
+                found = history(items_of(decode(text.encode())))
             else:
                 rest = text[len(before.text) :].lstrip()
                 more = decode(("[" + rest[1:] if rest[0] == "," else "[]").encode())
-                found = _extended(before.history, _elements(more, role))
+                found = _extended(before.history, items_of(more))
         except BadRecord:
-            return _salvaged(text, role)
+            return _salvaged(text)
         self._keep(_Seen(text[:-1].rstrip(), [], found), before)
         return found
 
@@ -131,22 +118,14 @@ def _extended(before: History, more: list[Message]) -> History:
     return found
 
 
-def _elements(values: Any, role: str) -> list[Message]:
-    return [message for value in values for message in message_of(value, role)] if isinstance(values, list) else []
-
-
-def _parsed(text: str, role: str) -> list[Message]:
-    return messages_of(text, role) if text else []
-
-
-def _salvaged(text: str, role: str) -> History:
-    """The beginning of a list that an attribute limit cut; a text that is no list was said by `role`."""
+def _salvaged(text: str) -> History:
+    """The beginning of a list that an attribute limit cut; a text that is no list was said by the user."""
     try:
         values = beginning(Scanner(io.BytesIO(text.encode())))
         clean = json.dumps(values, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
         values = decode(clean)
     except (BadRecord, ValueError):
         values = None
-    found = history(_elements(values, role) or [Message(role, text)])
+    found = history(items_of(values) or [Message("user", text)])
     found.cut = True
     return found

@@ -11,7 +11,7 @@ from typing import Any
 
 from .chat import listing, mapping, string
 from .json_text import wrong_shape
-from .otlp_spans import Event, Span, field_of, from_iso, identifier, make_span, qualified
+from .otlp_spans import Event, Span, field_of, from_iso, identifier, span_of
 
 _KIND = "openinference.span.kind"
 
@@ -39,21 +39,18 @@ def phoenix_span(value: Mapping[str, Any], line: int | None) -> Span:
         attributes.setdefault(_KIND, value["span_kind"])
     attributes |= _annotations(value)
     failed = value.get("status_code") == "ERROR"
-    return make_span(
-        Span(
-            trace=trace,
-            id=qualified(trace, own),
-            parent=qualified(trace, above) if above else None,
-            name=string(value.get("name")) or "",
-            kind="other",
-            start=from_iso(value.get("start_time")),
-            end=from_iso(value.get("end_time")),
-            attributes=attributes,
-            events=list(_events(value.get("events"))),
-            error=(string(value.get("status_message")) or "") if failed else None,
-            record=value,
-            line=line,
-        )
+    return span_of(
+        value,
+        trace,
+        own,
+        above,
+        start=from_iso(value.get("start_time")),
+        end=from_iso(value.get("end_time")),
+        attributes=attributes,
+        events=list(_events(value.get("events"))),
+        error=(string(value.get("status_message")) or "") if failed else None,
+        record=value,
+        line=line,
     )
 
 

@@ -14,7 +14,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
-from .json_text import NOT_READ, BadRecord
+from .binary_size import check_protobuf
+from .json_text import NOT_READ, TOO_LONG, BadRecord
 
 _TRACE_ID = 16
 
@@ -25,7 +26,9 @@ def element_of(data: bytes) -> tuple[str, dict[str, Any]]:
     """
     try:
         spans = _parsed(ResourceSpans(), data)
-    except BadRecord:
+    except BadRecord as error:
+        if error.error_code == TOO_LONG:
+            raise
         return "resourceLogs", _resource_logs(_parsed(ResourceLogs(), data))
     if any(len(span.trace_id) == _TRACE_ID for scope in spans.scope_spans for span in scope.spans):
         return "resourceSpans", _resource_spans(spans)
@@ -36,6 +39,7 @@ def element_of(data: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def _parsed(message: Any, data: bytes) -> Any:
+    check_protobuf(data, message.DESCRIPTOR)
     try:
         message.ParseFromString(data)
     except (DecodeError, UnicodeDecodeError) as error:

@@ -12,15 +12,18 @@ from typing import Any
 
 from ..records import Links, Message, Outcome, Rejected, Score, Source, Step, Task, ToolSchema, Trajectory, Usage
 from .base import identify
-from .chat import first_user_text, mapping, prompt_id, string
+from .chat import first_user_text, prompt_id, string
+from .flat_attributes import indexed
 from .json_text import MAX_STORED_BYTES, NO_TRAJECTORIES, BadRecord, too_long
-from .otlp_fields import indexed, sampling_of, tools_of, total
+from .otlp_fields import sampling_of, tools_of
 from .otlp_names import TOOL_INDEXED, TOOL_VALUES, first, first_of
 from .otlp_scores import Scores
 from .otlp_spans import Span, iso
 from .otlp_steps import ToolRuns, conversation
 from .otlp_threads import Thread
 from .otlp_tree import Tree, owners_of, threads_of, unique
+from .talk import total
+from .tool_shapes import tools_together
 
 _CUT = ("length", "max_tokens", "MAX_TOKENS", "max_output_tokens")
 RawOf = Callable[[list[Span], bool, frozenset[str]], Any]
@@ -145,20 +148,16 @@ class _Maker:
 
     def _tools(self) -> tuple[ToolSchema, ...] | None:
         """The schemas that were offered; of several lists, all that a call offered in the order they came up."""
-        found: dict[str, ToolSchema] = {}
-        told, seen = False, set()
         spans = [(call.span.attributes, call.lists) for call in self.thread.calls]
         spans += [(span.attributes, indexed(span.attributes)) for span in self.spans if span.kind == "agent"]
+        offered: list[tuple[ToolSchema, ...] | None] = []
+        seen: set[str] = set()
         for attributes, lists in spans:
             mark = repr([first_of(attributes, TOOL_VALUES), *(lists.get(prefix) for prefix in TOOL_INDEXED)])
-            if mark in seen and "mlflow.spanInputs" not in attributes:
-                continue
-            seen.add(mark)
-            schemas = tools_of(attributes, lists)
-            told = told or schemas is not None
-            for schema in schemas or ():
-                found.setdefault(string(mapping(schema.get("function")).get("name")) or str(schema), schema)
-        return tuple(found.values()) if told else None
+            if mark not in seen or "mlflow.spanInputs" in attributes:
+                seen.add(mark)
+                offered.append(tools_of(attributes, lists))
+        return tools_together(offered)
 
     def _source(
         self, prompt: tuple[Message, ...], steps: tuple[Step, ...], outcome: Outcome | None, parent: Trajectory | None
@@ -184,7 +183,7 @@ class _Maker:
     def _usage(self) -> Usage | None:
         if self.main and self.run.usage is not None:
             return self.run.usage
-        return total([call.usage for call in self.thread.calls if call.usage is not None])
+        return total(call.usage for call in self.thread.calls)
 
     def _links(self) -> Links:
         traces = dict.fromkeys(span.trace for span in self.spans)

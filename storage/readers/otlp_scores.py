@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..records import Score
-from .otlp_fields import indexed, score_of, scores_in
+from .flat_attributes import indexed
+from .otlp_fields import score_of, scores_in
 from .otlp_names import SCORE_EVENT
 from .otlp_spans import Span
 from .otlp_tree import Tree

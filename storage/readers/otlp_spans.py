@@ -70,7 +70,16 @@ class LogRecord:
     line: int | None
 
 
-def make_span(span: Span) -> Span:
+def span_of(value: Mapping[str, Any], trace: str, own: str, above: str, **fields: Any) -> Span:
+    """A span with what a record of any exporter's says under the same name, and what follows from `fields`."""
+    parent = qualified(trace, above) if above else None
+    name = string(value.get("name")) or ""
+    span = Span(trace=trace, id=qualified(trace, own), parent=parent, name=name, kind="other", **fields)
+    complete(span)
+    return span
+
+
+def complete(span: Span) -> None:
     """Fill in what follows from a span's attributes and events: kind, agent, error type."""
     for name in [name for name in span.attributes if name.startswith("mlflow.")]:
         span.attributes[name] = unparsed(span.attributes[name])  # MLflow encodes every value as JSON, exported or not
@@ -83,7 +92,6 @@ def make_span(span: Span) -> Span:
         span.error = _error(span)
     elif span.attributes.get("error.type"):
         span.error = string(span.attributes["error.type"]) or "error"
-    return span
 
 
 def _error(span: Span) -> str:
@@ -239,22 +247,19 @@ def otlp_span(value: Any, service: str | None, record: Any, line: int | None, re
     code = status.get("code")
     failed = isinstance(code, (int, str)) and code in _FAILED
     above = identifier(field_of(value, "parentSpanId", "parent_span_id"))
-    return make_span(
-        Span(
-            trace=trace,
-            id=qualified(trace, own),
-            parent=qualified(trace, above) if above else None,
-            name=string(value.get("name")) or "",
-            kind="other",
-            start=nanoseconds(field_of(value, "startTimeUnixNano", "start_time_unix_nano")),
-            end=nanoseconds(field_of(value, "endTimeUnixNano", "end_time_unix_nano")),
-            attributes=attributes_of(value.get("attributes"), repeated),
-            events=list(_events(value.get("events"))),
-            error=(string(status.get("message")) or "") if failed else None,
-            service=service,
-            record=record,
-            line=line,
-        )
+    return span_of(
+        value,
+        trace,
+        own,
+        above,
+        start=nanoseconds(field_of(value, "startTimeUnixNano", "start_time_unix_nano")),
+        end=nanoseconds(field_of(value, "endTimeUnixNano", "end_time_unix_nano")),
+        attributes=attributes_of(value.get("attributes"), repeated),
+        events=list(_events(value.get("events"))),
+        error=(string(status.get("message")) or "") if failed else None,
+        service=service,
+        record=record,
+        line=line,
     )
 
 
@@ -326,6 +331,6 @@ def _complete(span: Span) -> None:
     span.start, span.end = min(times, default=None), max(times, default=None)
     for event in span.events:
         span.attributes |= {name: value for name, value in event.values.items() if name.startswith(_CONTEXT)}
-    make_span(span)
+    complete(span)
     if any(event.name in _OF_CALLS for event in span.events):
         span.kind = "llm"

@@ -11,6 +11,7 @@ from ..codec import steps_from_messages
 from ..records import Message, Score, Step, ToolCall
 from .chat import string, text, unparsed
 from .content_blocks import content_of, flat_call
+from .message_shapes import together
 from .otlp_calls import Call
 from .otlp_names import first
 from .otlp_spans import Span, iso
@@ -160,7 +161,7 @@ def _merged(thread: Thread) -> tuple[list[Message], dict[int, int]]:
     for place, message in enumerate(thread.messages):
         before = merged[-1] if merged else None
         if before is not None and place not in starts and _is_rest(before, message):
-            merged[-1] = _together(before, message)
+            merged[-1] = together(before, message)
         else:
             merged.append(message)
         places[place] = len(merged) - 1
@@ -171,16 +172,6 @@ def _is_rest(before: Message, message: Message) -> bool:
     if before.role != "assistant" or message.role != "assistant":
         return False
     return not message.text or (not before.text and not before.tool_calls)
-
-
-def _together(before: Message, message: Message) -> Message:
-    thoughts = [thought for thought in (before.reasoning, message.reasoning) if thought]
-    return replace(
-        message,
-        content=message.content if message.content is not None else before.content,
-        reasoning="\n".join(thoughts) or None,
-        tool_calls=(*before.tool_calls, *message.tool_calls),
-    )
 
 
 def _uncaptured(step: Step, runs: list[ToolRun]) -> Step:

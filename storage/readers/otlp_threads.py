@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..records import Message, Relation
+from .likeness import Likeness, common_steps
 from .otlp_calls import Call
-from .otlp_history import History, Likeness, history
+from .otlp_history import History, history
 from .otlp_spans import Span
 
 _LATEST = 64  # threads that are looked at for one call, when very many begin alike
@@ -238,7 +239,7 @@ class _Places:
         siblings = self._scopes.get(thread.scope, [])
         like = self._beginnings.get(self._beginning(thread)) if thread.keys else None
         if like is not None:
-            _link(thread, like, "branch", _common_steps(like, thread))
+            _link(thread, like, "branch", common_steps(like.keys, thread.keys))
         elif siblings:
             after = siblings[-1].end <= thread.start
             _link(thread, siblings[-1] if after else siblings[0], "continuation" if after else "subagent", None)
@@ -259,16 +260,6 @@ class _Places:
 
 def _link(thread: Thread, parent: Thread, relation: Relation, step: int | None) -> None:
     thread.parent, thread.relation, thread.branch_step = parent, relation, step
-
-
-def _common_steps(one: Thread, other: Thread) -> int:
-    """How many steps two threads begin with in common."""
-    steps = 0
-    for mine, theirs in zip(one.keys, other.keys, strict=False):
-        if mine != theirs:
-            break
-        steps += mine[0] == "assistant"
-    return steps
 
 
 def _step_before(parent: Thread, start: int) -> int | None:
@@ -293,7 +284,7 @@ def _prefer_latest_leaf(thread: Thread, children: list[Thread]) -> None:
             other.branch_step = None if other.branch_step is None else _step_before(latest, other.start)
     for other in family:
         if other is not latest:
-            _link(other, latest, "branch", _common_steps(latest, other))
+            _link(other, latest, "branch", common_steps(latest.keys, other.keys))
 
 
 def _link_as(thread: Thread, other: Thread) -> None:

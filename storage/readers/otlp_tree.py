@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .flat_attributes import indexed
 from .otlp_calls import Call, CallReader
-from .otlp_fields import indexed, usage_of
+from .otlp_fields import usage_of
 from .otlp_names import (
     INPUT_INDEXED,
     INPUT_VALUES,

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..records import Message, ToolCall
-from .anthropic_blocks import simple
 from .chat import arguments, content, listing, mapping, string, text, unparsed, whole
 from .media import data_reference, file_part, image_part, reference
+from .talk import simple, text_part
 
 CLIENT_CALLS = (
     "function_call",
@@ -82,28 +82,29 @@ def item_messages(items: Iterable[Any], names: dict[str, str]) -> Iterator[Messa
 
 
 def _action(items: list[Item], names: dict[str, str]) -> Message:
-    parts: list[Mapping[str, Any]] = []
+    parts: list[dict[str, Any]] = []
     thoughts: list[str] = []
     calls: list[ToolCall] = []
     for item in items:
         if is_message(item):
-            parts.extend(_parts(item.get("content")))
+            parts.extend(parts_of(item.get("content")))
         elif item.get("type") == "reasoning":
             said = [*listing(item.get("summary")), *listing(item.get("content"))]
             thoughts.extend(found for part in said if (found := string(mapping(part).get("text"))))
         elif item.get("type") in CLIENT_CALLS:
-            calls.append(_call(item))
+            calls.append(call_of(item))
         else:
             parts.append({key: item[key] for key in item if key != "result" or not isinstance(item[key], str)})
     names.update({call.id: call.name for call in calls if call.id is not None})
     return Message("assistant", simple(parts), "\n".join(thoughts) or None, tuple(calls))
 
 
-def _call(item: Item) -> ToolCall:
+def call_of(item: Item) -> ToolCall:
     """A call: its own name, or that of its type; JSON arguments, free text, or an action."""
-    name = text(item.get("name")) or str(item.get("type")).removesuffix("_call")
+    inner = mapping(item.get("function"))
+    name = text(item.get("name")) or text(inner.get("name")) or str(item.get("type")).removesuffix("_call")
     identity = text(item.get("call_id")) or text(item.get("id"))
-    given = next((item[key] for key in _GIVEN if item.get(key) is not None), None)
+    given = next((item[key] for key in _GIVEN if item.get(key) is not None), inner.get("arguments"))
     if isinstance(given, dict):
         return ToolCall(identity, name, given)
     raw = str(content(given) or "") if not isinstance(given, list) else json.dumps(given, ensure_ascii=False)
@@ -112,7 +113,7 @@ def _call(item: Item) -> ToolCall:
 
 def _heard(item: Item, names: Mapping[str, str]) -> Message:
     if is_message(item):
-        return Message(string(item.get("role")) or "user", simple(_parts(item.get("content"))))
+        return Message(string(item.get("role")) or "user", simple(parts_of(item.get("content"))))
     identity = text(item.get("call_id")) or text(item.get("id"))
     name = names.get(identity) if identity is not None else None
     return Message("tool", _output(item.get("output")), tool_call_id=identity, name=name, is_error=_failed(item))
@@ -121,9 +122,9 @@ def _heard(item: Item, names: Mapping[str, str]) -> Message:
 def _output(value: Any) -> Any:
     """Text, parts, a screenshot; of anything else its JSON."""
     if isinstance(value, list) and all("type" in mapping(part) for part in value):
-        return simple(_parts(value))
+        return simple(parts_of(value))
     if mapping(value).get("type") == "computer_screenshot":
-        return [_part(value)]
+        return [part_of(value)]
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else content(value)
 
 
@@ -137,18 +138,20 @@ def _failed(item: Item) -> bool:
     return item.get("status") in ("failed", "incomplete") or timed_out or any(code not in (None, 0) for code in codes)
 
 
-def _parts(value: Any) -> list[Mapping[str, Any]]:
+def parts_of(value: Any) -> list[dict[str, Any]]:
+    """Content, text or a list, as parts: images and files are references, unknown ones stay as they are."""
     if isinstance(value, str):
-        return [{"type": "text", "text": value}]
-    return [_part(part) for part in listing(value)]
+        return [text_part(value)]
+    return [part_of(part) for part in listing(value)]
 
 
-def _part(part: Any) -> Mapping[str, Any]:
+def part_of(part: Any) -> dict[str, Any]:
+    """One part."""
     if not isinstance(part, dict):
-        return {"type": "text", "text": str(content(part) or "")}
+        return text_part(str(content(part) or ""))
     kind = part.get("type")
     if kind in _TEXTS:
-        return {"type": "text", "text": string(part.get("text")) or ""}
+        return text_part(string(part.get("text")) or "")
     if kind == "refusal":
         return {"type": "refusal", "refusal": string(part.get("refusal")) or ""}
     if kind in ("input_image", "computer_screenshot"):

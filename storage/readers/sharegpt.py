@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from ..records import Message, Rejected, Source, Task, ToolCall, Trajectory
-from .base import each_record, identify
+from .base import each_record, identify, most
 from .chat import arguments, content, first_user_text, mapping, prompt_id, split, string, text, tool_schemas, unparsed
 from .clock import utc
 from .json_input import Head
@@ -50,8 +50,8 @@ class ShareGptReader:
 
     def detect(self, head: Head) -> float:
         """0.85 when at least half of the first records have a list of ShareGPT's entries."""
-        found = [_is_row(record) for record in head.records if isinstance(record, dict)]
-        return 0.85 if found and sum(found) * 2 >= len(found) else 0.0
+        rows = [record for record in head.records if isinstance(record, dict)]
+        return 0.85 if most(rows, _is_row) else 0.0
 
     def read(self, stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:
         """Yield one trajectory, or what is wrong with it, for each row."""

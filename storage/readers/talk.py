@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
-from ..records import Message, Step, ToolCall, Usage
+from ..records import JsonObject, Message, Step, ToolCall, Usage
 from .chat import whole
 from .clock import span
 
-Content = str | Sequence[dict[str, Any]] | None
+Content = str | Sequence[JsonObject] | None
 
 
 @dataclass(slots=True)
@@ -128,7 +129,7 @@ class Talk:
         return turn.calls[turn.next_open]
 
 
-def simple(parts: Sequence[dict[str, Any]]) -> Content:
+def simple(parts: Sequence[JsonObject]) -> Content:
     """One text is a string, no part is None."""
     if len(parts) == 1 and parts[0].keys() == {"type", "text"} and isinstance(parts[0]["text"], str):
         return parts[0]["text"]
@@ -170,9 +171,6 @@ def _sum(one: Any, other: Any) -> Any:
     return one + other
 
 
-def total(steps: Sequence[Step]) -> Usage | None:
-    """The usage of all steps together."""
-    spent: Usage | None = None
-    for step in steps:
-        spent = added(spent, step.usage)
-    return spent
+def total(usages: Iterable[Usage | None]) -> Usage | None:
+    """All of them together; None when nothing is known."""
+    return reduce(added, usages, None)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from ..records import Message, Outcome, Rejected, Score, Source, Task, Trajectory
-from .base import each_record, identify
+from .base import each_record, identify, most
 from .chat import chat_counts, chat_messages, first_user_text, mapping, number, prompt_id, split, string, text, usage
 from .json_input import Head
 from .json_text import wrong_shape
@@ -31,8 +31,8 @@ class TauBenchReader:
 
     def detect(self, head: Head) -> float:
         """0.95 when the first records that are objects have a `traj` list with a task id or info."""
-        found = [_is_run(record) for record in head.records if isinstance(record, dict)]
-        return 0.95 if found and sum(found) * 2 >= len(found) else 0.0
+        rows = [record for record in head.records if isinstance(record, dict)]
+        return 0.95 if most(rows, _is_run) else 0.0
 
     def read(self, stream: BinaryIO, source: Source) -> Iterator[Trajectory | Rejected]:
         """Yield one trajectory, or what is wrong with it, for each element of the list."""

@@ -65,13 +65,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="session")
-def paid_server() -> Iterator[PaidServer]:
-    with PaidServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+def paid_server(serving: Any) -> Iterator[PaidServer]:
+    server = PaidServer()
+    with serving(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 # --- processes -------------------------------------------------------------------------------------------------------

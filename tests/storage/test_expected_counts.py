@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 
 from ttc_replay.storage.accounts import exit_code
 from ttc_replay.storage.ingest import ingest
-from ttc_replay.storage.records import Trajectory
 
 TRACES = Path(os.environ.get("TTC_TRACES") or Path(__file__).parents[3] / "shared" / "traces")
 EXPECTED: dict[str, Any] = (
@@ -27,37 +25,26 @@ FORMAT_OF_FOLDER = {"openhands-events": "openhands"}
 pytestmark = pytest.mark.skipif(not TRACES.is_dir(), reason=f"no real logs at {TRACES}: set TTC_TRACES")
 
 
-class Shelf:
-    """An archive in memory."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Trajectory] = {}
-
-    def add_trajectories(self, batch: Sequence[Trajectory]) -> list[str]:
-        new = [item for item in batch if item.id not in self.kept]
-        self.kept.update((item.id, item) for item in new)
-        return [item.id for item in new]
-
-    def counts(self, path: Path) -> Counter[str]:
-        """What the trajectories of one file count, with the sum of their rewards."""
-        found: Counter[str] = Counter()
-        for item in self.kept.values():
-            if item.source is not None and item.source.path == str(path):
-                found.update({"runs": 1, **item.source.counts})
-                found["reward_sum"] += (item.outcome.value or 0) if item.outcome else 0  # type: ignore[assignment]
-        return found
+def counted(shelf: Any, path: Path) -> Counter[str]:
+    """What the trajectories of one file count, with the sum of their rewards."""
+    found: Counter[str] = Counter()
+    for item in shelf.kept.values():
+        if item.source is not None and item.source.path == str(path):
+            found.update({"runs": 1, **item.source.counts})
+            found["reward_sum"] += (item.outcome.value or 0) if item.outcome else 0
+    return found
 
 
 @pytest.mark.parametrize("folder", EXPECTED["formats"])
-def test_a_folder_gives_exactly_the_expected_counts(folder: str) -> None:
-    shelf = Shelf()
+def test_a_folder_gives_exactly_the_expected_counts(new_shelf: Any, folder: str) -> None:
+    shelf = new_shelf()
     report = ingest(shelf, [str(TRACES / folder)])
     expected = EXPECTED["formats"][folder]
     files = {Path(file["path"]).name: file for file in report["files"]}
     assert files.keys() == expected["files"].keys()
     assert [Path(path).name for path in report["ignored"]] == ["SOURCE.md"]
     for name, counts in expected["files"].items():
-        found = shelf.counts(TRACES / folder / name)
+        found = counted(shelf, TRACES / folder / name)
         assert files[name]["format"] == FORMAT_OF_FOLDER.get(folder, folder), name
         assert files[name]["accepted"] == counts["runs"], name
         assert (files[name]["duplicates"], files[name]["rejected"]) == (0, False), name
@@ -70,8 +57,8 @@ def test_a_folder_gives_exactly_the_expected_counts(folder: str) -> None:
     assert exit_code(report) == (1 if totals.get("bad_lines") else 0)
 
 
-def test_one_ingest_of_everything_accounts_for_every_file() -> None:
-    report = ingest(Shelf(), [str(TRACES)])
+def test_one_ingest_of_everything_accounts_for_every_file(new_shelf: Any) -> None:
+    report = ingest(new_shelf(), [str(TRACES)])
     there = {str(path) for path in TRACES.rglob("*") if path.is_file()}
     read = [file["path"] for file in report["files"]]
     assert sorted([*read, *report["ignored"]]) == sorted(there), "each exactly once"
@@ -83,8 +70,8 @@ def test_one_ingest_of_everything_accounts_for_every_file() -> None:
     assert {key: report["totals"][key] for key in REPORTED} == {key: totals[key] for key in REPORTED}
 
 
-def test_a_second_ingest_finds_only_duplicates() -> None:
-    shelf = Shelf()
+def test_a_second_ingest_finds_only_duplicates(new_shelf: Any) -> None:
+    shelf = new_shelf()
     first = ingest(shelf, [str(TRACES)])
     again = ingest(shelf, [str(TRACES)])
     assert again["totals"]["trajectories"] == 0

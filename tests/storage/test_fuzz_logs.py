@@ -3,6 +3,7 @@
 Logs are mutated as data (keys dropped, doubled, swapped, retyped; two logs spliced; odd numbers and texts) and as bytes
 (cut, bits flipped, other encodings, packed). `TTC_FUZZ=10000` sets the mutations of each format family (500 without),
 `TTC_FUZZ_SEED` another beginning. A mutant that breaks something is kept in the test's folder, which the failure names.
+What takes more memory than an input may (`Memory`) fails its family before the machine has none left.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import io
 import json
 import os
 import random
+import signal
 import struct
 import warnings
 import zipfile
@@ -32,6 +34,8 @@ TRACES = Path(os.environ.get("TTC_TRACES") or Path(__file__).parents[3] / "share
 MUTANTS = int(os.environ.get("TTC_FUZZ", "500"))
 SEED = int(os.environ.get("TTC_FUZZ_SEED", "0"))
 BATCH = 100
+MOST_MEMORY = 3 * 2**29
+"""No input takes over 1.5 GiB."""
 SHORT, FEW, MOST = 160, 5, 5_000
 """Texts, lists and logs are cut to these, so that many mutants are tried in little time."""
 
@@ -140,7 +144,8 @@ def written(values: list[Any], shape: str, **options: Any) -> bytes:
             warnings.simplefilter("ignore", UserWarning)  # of a name that stands twice: that is what is tried
             for item in values:
                 name, value = item if isinstance(item, list) and len(item) == 2 else ("samples/x.json", item)
-                archive.writestr(str(name) or "x", dumped(value, **options))
+                member = zipfile.ZipInfo(str(name)[:1000].encode("utf-8", "replace").decode() or "x")
+                archive.writestr(member, dumped(value, **options), zipfile.ZIP_DEFLATED)
         return packed.getvalue()
     end = b"\n" if shape == "lines" else b""
     return b"".join(dumped(value, **options) + end for value in values)
@@ -180,15 +185,22 @@ def places(value: Any) -> list[tuple[Any, Any]]:
     return found
 
 
+def copied(value: Any) -> Any:
+    """What is put into a log is its own. One that is shared would be mutated with it, in every later log, and may come
+    to hold itself: a walk over it has no end (once that took 23 GB).
+    """
+    return json.loads(json.dumps(value))
+
+
 def drop(random: Random, box: Any, key: Any, other: Any) -> None:
     del box[key]
 
 
 def double(random: Random, box: Any, key: Any, other: Any) -> None:
     if isinstance(box, list):
-        box.insert(random.randrange(len(box) + 1), json.loads(json.dumps(box[key])))
+        box.insert(random.randrange(len(box) + 1), copied(box[key]))
     else:
-        box[f"{key} "] = box[key]
+        box[f"{key} "] = copied(box[key])
 
 
 def swap(random: Random, box: Any, key: Any, other: Any) -> None:
@@ -209,11 +221,11 @@ def retype(random: Random, box: Any, key: Any, other: Any) -> None:
 
 
 def oddity(random: Random, box: Any, key: Any, other: Any) -> None:
-    box[key] = random.choice(ODD)
+    box[key] = copied(random.choice(ODD))
 
 
 def splice(random: Random, box: Any, key: Any, other: Any) -> None:
-    box[key] = json.loads(json.dumps(other))
+    box[key] = copied(other)
 
 
 def nest(random: Random, box: Any, key: Any, other: Any) -> None:
@@ -228,7 +240,7 @@ OPERATIONS: list[Callable[[Random, Any, Any, Any], None]] = [
 
 def mutated(random: Random, log: Log, other: Log) -> bytes:
     """The log with some of its values changed, written in one of several ways."""
-    values = json.loads(json.dumps(log.values))
+    values = copied(log.values)
     strange = places(other.values)
     for _ in range(random.choice([1, 1, 1, 2, 3, 8])):
         found = places(values)
@@ -286,7 +298,7 @@ def recode(random: Random, data: bytes) -> bytes:
 
 
 def pack(random: Random, data: bytes) -> bytes:
-    packed = gzip.compress(data) if random.random() < 0.5 else zstandard.compress(data)
+    packed = gzip.compress(data, mtime=0) if random.random() < 0.5 else zstandard.compress(data)
     return packed if random.random() < 0.5 else flip(random, cut(random, packed))
 
 
@@ -313,6 +325,48 @@ def mutants(name: str, paths: list[Path], count: int) -> Iterator[bytes]:
         if data is log.data or random.random() < 0.2:
             data = random.choice(BYTES)(random, data)
         yield data
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+class Memory:
+    """Fails the test, not the machine, when the process grows by more than `most`: looked at ten times a second, where
+    Python code runs away, and at each `check` by its peak, whatever code took it. `where` is named. Linux only.
+    """
+
+    def __init__(self, where: str, most: int = MOST_MEMORY):
+        self.where = where
+        self._most = most
+        self._start = 0
+
+    def __enter__(self) -> Memory:
+        if STATUS.exists():
+            RESET_PEAK.write_text("5")
+            self._start = resident("VmRSS")
+            self._before = signal.signal(signal.SIGALRM, lambda *_: self.check())
+            signal.siginterrupt(signal.SIGALRM, False)  # nobody's system calls are to fail because we look
+            signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if STATUS.exists():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._before)
+
+    def check(self) -> None:
+        """Fail when the peak since the beginning is too high. No reader can catch what this raises."""
+        grown = resident("VmHWM") - self._start if STATUS.exists() else 0
+        if grown > self._most:
+            pytest.fail(f"{self.where}: {grown // 2**20} MiB of memory, more than {self._most // 2**20}")
+
+
+STATUS, RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def resident(name: str) -> int:
+    """Bytes of this process's memory: VmRSS as it is, VmHWM the peak."""
+    return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(name)) * 1024
 
 
 # --- what must hold -------------------------------------------------------------------------------------------------
@@ -347,10 +401,11 @@ def run(database: Database, folder: Path, options: IngestOptions) -> dict[str, A
 def test_whatever_becomes_of_a_log_the_report_adds_up(family: str, tmp_path: Path) -> None:
     paths = families()[family]
     stored = 0
-    with Database.open(str(tmp_path / "ttc.duckdb")) as database:
+    with Memory(str(tmp_path)) as memory, Database.open(str(tmp_path / "ttc.duckdb")) as database:
         for number, batch in enumerate(batches(mutants(family, paths, MUTANTS))):
             folder = tmp_path / f"batch-{number}"
             folder.mkdir()
+            memory.where = f"{folder}, or what was made after it"
             for index, data in enumerate(batch):
                 (folder / f"{index}.log").write_bytes(data)
             options = IngestOptions(format="auto" if number % 3 == 0 else family, dataset=family)
@@ -358,6 +413,7 @@ def test_whatever_becomes_of_a_log_the_report_adds_up(family: str, tmp_path: Pat
                 stored += run(database, folder, options)["totals"]["trajectories"]
             except Exception as error:
                 pytest.fail(f"{culprit(folder, options, tmp_path)}: {error!r}")
+            memory.check()
             for path in folder.iterdir():
                 path.unlink()
     assert stored > MUTANTS // 50, "too few mutants are still logs: the fuzzing tests nothing"
@@ -392,3 +448,26 @@ def culprit(folder: Path, options: IngestOptions, tmp_path: Path) -> str:
 
 def test_there_is_something_to_mutate() -> None:
     assert len(families()) >= 10
+
+
+def test_mutants_are_the_same_whatever_was_mutated_before() -> None:
+    """Else a find could not be repeated, and a value that is put into itself would have no end."""
+    first, again = ({name: list(mutants(name, paths, 60)) for name, paths in families().items()} for _ in range(2))
+    assert [name for name in first if first[name] != again[name]] == []
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="memory is read from /proc")
+@pytest.mark.parametrize(
+    "grow", [lambda held: [held.append(b"x" * 2**20) for _ in iter(int, 1)], lambda _: b"x" * 2**27]
+)
+def test_memory_beyond_the_promise_is_told(grow: Callable[[list[bytes]], object]) -> None:
+    """What has no end, and what is given back before anybody looks."""
+    with pytest.raises(pytest.fail.Exception, match=r"here: [0-9]+ MiB of memory, more than 64"):
+        grow_within("here", 2**26, grow)
+    grow_within("here", 2**28, lambda _: b"x" * 2**27)
+
+
+def grow_within(where: str, most: int, grow: Callable[[list[bytes]], object]) -> None:
+    with Memory(where, most) as memory:
+        grow([])
+        memory.check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -23,18 +23,6 @@ from ttc_replay.storage.readers.base import identify
 from ttc_replay.storage.readers.json_input import Head, records
 from ttc_replay.storage.readers.json_text import wrong_shape
 from ttc_replay.storage.records import Rejected, Source, Task, Trajectory
-
-
-class Shelf:
-    """An archive in memory."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Trajectory] = {}
-
-    def add_trajectories(self, batch: Sequence[Trajectory]) -> list[str]:
-        new = [item for item in batch if item.id not in self.kept]
-        self.kept.update((item.id, item) for item in new)
-        return [item.id for item in new]
 
 
 class Dated:
@@ -96,7 +84,10 @@ def write(path: Path, data: bytes, packing: str) -> str:
 @settings(max_examples=150, deadline=None)
 @given(FILES, st.lists(st.sampled_from(PACKINGS), min_size=4, max_size=4))
 def test_every_record_is_accounted_for_with_its_line_and_code(
-    tmp_path_factory: pytest.TempPathFactory, files: list[list[tuple[bytes, bytes]]], packings: list[str]
+    new_shelf: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    files: list[list[tuple[bytes, bytes]]],
+    packings: list[str],
 ) -> None:
     folder = tmp_path_factory.mktemp("account")
     paths = [folder / f"{number}.log" for number in range(len(files))]
@@ -104,7 +95,7 @@ def test_every_record_is_accounted_for_with_its_line_and_code(
         write(path, b"".join(entry + space for entry, space in file), packing)
         for path, file, packing in zip(paths, files, packings, strict=False)
     ]
-    shelf = Shelf()
+    shelf = new_shelf()
     report = ingest(shelf, [str(path) for path in paths], IngestOptions(format=Dated(), since=SINCE))
     assert [file["path"] for file in report["files"]] == shown
     seen: set[bytes] = set()
@@ -136,13 +127,16 @@ def expected_problems(file: list[tuple[bytes, bytes]]) -> Iterator[tuple[int, st
 @settings(max_examples=60, deadline=None)
 @given(FILES, st.data())
 def test_neither_order_nor_split_nor_packing_changes_what_is_stored(
-    tmp_path_factory: pytest.TempPathFactory, files: list[list[tuple[bytes, bytes]]], data: st.DataObject
+    new_shelf: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    files: list[list[tuple[bytes, bytes]]],
+    data: st.DataObject,
 ) -> None:
     folder = tmp_path_factory.mktemp("split")
     options = IngestOptions(format=Dated())
     entries = [entry for file in files for entry, _ in file]
     (folder / "whole").write_bytes(b"\n".join(entries) + b"\n")
-    whole = Shelf()
+    whole = new_shelf()
     first = ingest(whole, [str(folder / "whole")], options)
     again = ingest(whole, [str(folder / "whole")], options)
     assert again["totals"]["trajectories"] == 0
@@ -154,7 +148,7 @@ def test_neither_order_nor_split_nor_packing_changes_what_is_stored(
         paths.append(folder / f"{number}")
         text = b"\n".join(entries[start:end]) + data.draw(st.sampled_from([b"\n", b""]))
         write(paths[-1], text, data.draw(st.sampled_from(PACKINGS)))
-    parts = Shelf()
+    parts = new_shelf()
     split = ingest(parts, [str(path) for path in data.draw(st.permutations(paths))], options)
     assert parts.kept.keys() == whole.kept.keys()
     for key in ("trajectories", "duplicates", "skipped", "rejected_files"):
@@ -164,13 +158,13 @@ def test_neither_order_nor_split_nor_packing_changes_what_is_stored(
 @settings(max_examples=40, deadline=None)
 @given(FILES)
 def test_on_bad_fail_stores_all_or_nothing(
-    tmp_path_factory: pytest.TempPathFactory, files: list[list[tuple[bytes, bytes]]]
+    new_shelf: Any, tmp_path_factory: pytest.TempPathFactory, files: list[list[tuple[bytes, bytes]]]
 ) -> None:
     folder = tmp_path_factory.mktemp("fail")
     for number, file in enumerate(files):
         (folder / f"{number}").write_bytes(b"".join(entry + space for entry, space in file))
     options = IngestOptions(format=Dated(), on_bad="fail")
-    shelf, good = Shelf(), {entry for file in files for entry, _ in file if entry not in BAD}
+    shelf, good = new_shelf(), {entry for file in files for entry, _ in file if entry not in BAD}
     if any(entry in BAD for file in files for entry, _ in file):
         with pytest.raises(IngestError):
             ingest(shelf, [str(folder)], options)
@@ -180,19 +174,19 @@ def test_on_bad_fail_stores_all_or_nothing(
         assert len(shelf.kept) == len(good)
 
 
-def test_a_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_a_bad_file_does_not_stop_the_others(new_shelf: Any, tmp_path: Path) -> None:
     for number, data in enumerate((b'{"n": 1}\n', b"\x1f\x8bnot gzip", b"", b"PK\x03\x04", b'{"n": 2}\n')):
         (tmp_path / f"{number}").write_bytes(data)
-    report = ingest(Shelf(), [str(tmp_path / f"{number}") for number in range(5)], IngestOptions(format=Dated()))
+    report = ingest(new_shelf(), [str(tmp_path / f"{number}") for number in range(5)], IngestOptions(format=Dated()))
     assert [(file["accepted"], file["rejected"]) for file in report["files"]] == [
         (1, False), (0, True), (0, True), (0, True), (1, False),
     ]  # fmt: skip
     assert json.dumps(report)
 
 
-def test_a_time_that_is_none_keeps_its_run(tmp_path: Path) -> None:
+def test_a_time_that_is_none_keeps_its_run(new_shelf: Any, tmp_path: Path) -> None:
     """Nobody knows whether it is too old."""
     value: Any = {"n": 10**30, "at": "never"}
     (tmp_path / "a").write_text(json.dumps(value))
-    report = ingest(Shelf(), [str(tmp_path / "a")], IngestOptions(format=Dated(), since=SINCE))
+    report = ingest(new_shelf(), [str(tmp_path / "a")], IngestOptions(format=Dated(), since=SINCE))
     assert (report["totals"]["trajectories"], report["totals"]["undated"]) == (1, 1)

@@ -5,7 +5,6 @@ Every test that asks for `fault` or `algorithm` runs with each of `FAULTS` and e
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import select
@@ -121,18 +120,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("algorithm", ALGORITHMS)
     if "fault" in metafunc.fixturenames:
         metafunc.parametrize("fault", FAULTS.values(), ids=list(FAULTS))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What holds for all tests of this folder: the extra, and warnings of libraries."""
-    missing = importlib.util.find_spec("litellm") is None
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.skipif(missing, reason="the extra [litellm] is not installed"))
-            # LiteLLM installs this very filter when it is imported; pytest undoes it for each test.
-            item.add_marker(pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier.*:UserWarning"))
-            # aiohttp warns of a request over 1 MiB: a conversation with huge replies in it.
-            item.add_marker(pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning"))
 
 
 # --- the server ------------------------------------------------------------------------------------------------------
@@ -284,14 +271,11 @@ def calls_of(reply: Mapping[str, Any]) -> str:
 
 
 @pytest.fixture(scope="session")
-def _provider() -> Iterator[Provider]:
-    with Provider() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        yield running
-        running.stopping.set()
-        running.shutdown()
-        thread.join()
+def _provider(serving: Any) -> Iterator[Provider]:
+    provider = Provider()
+    with serving(provider):
+        yield provider
+        provider.stopping.set()
 
 
 @pytest.fixture

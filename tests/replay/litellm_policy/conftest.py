@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
 import socket
@@ -15,7 +14,6 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
@@ -60,8 +58,11 @@ class Call:
 Behaviour = Reply | Callable[[dict[str, Any]], Reply]
 
 
+ANY_MODEL = Reply(body={"object": "list", "data": [{"id": "*", "object": "model", "owned_by": "test"}]})
+
+
 class Server(ThreadingHTTPServer):
-    """Plays `script` call by call; a call beyond its end is refused with 418."""
+    """Plays `script` call by call; a call beyond its end is refused with 418. GET has the `pages` by path, else 404."""
 
     daemon_threads = True
 
@@ -69,6 +70,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.script: list[Behaviour] = []
         self.calls: list[Call] = []
+        self.pages: dict[str, Reply] = {"/v1/models": ANY_MODEL}
+        self.looks: list[Call] = []
         self.stopping = threading.Event()
         self.lock = threading.Lock()
         self.running = self.most_running = 0
@@ -109,7 +112,14 @@ class Handler(BaseHTTPRequestHandler):
                 server.running -= 1
         self.answer(reply, server.stopping)
 
-    do_GET = do_POST
+    def do_GET(self) -> None:
+        server = cast("Server", self.server)
+        call = Call(self.path, {}, {k.lower(): v for k, v in self.headers.items()})
+        with server.lock:
+            server.looks.append(call)
+        reply = server.pages.get(self.path, Reply(404, {"error": {"message": "not found"}}))
+        server.stopping.wait(reply.delay_seconds)
+        self.answer(reply, server.stopping)
 
     def answer(self, reply: Reply, stopping: threading.Event) -> None:
         self.close_connection = reply.drop or reply.reset or reply.cut
@@ -131,14 +141,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        yield running
-        running.stopping.set()
-        running.shutdown()
-        thread.join()
+def server(serving: Any) -> Iterator[Server]:
+    server = Server()
+    with serving(server):
+        yield server
+        server.stopping.set()
 
 
 @pytest.fixture(autouse=True)
@@ -234,13 +241,3 @@ def wire() -> Any:
         **{"failing": failing, "policy_for": policy_for, "naps": naps, "request": request, "run": run, "ask": ask},
         refusal=refusal,
     )
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What holds for all tests of this folder: the extra, and a warning of the library."""
-    missing = importlib.util.find_spec("litellm") is None
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.skipif(missing, reason="the extra [litellm] is not installed"))
-            # LiteLLM installs this very filter when it is imported; pytest undoes it for each test.
-            item.add_marker(pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier.*:UserWarning"))

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -15,10 +16,11 @@ from urllib.parse import quote
 import ormsgpack
 import pytest
 
+from ttc_replay.storage.readers import langgraph_threads
 from ttc_replay.storage.readers.json_text import BadRecord
 from ttc_replay.storage.readers.langgraph import LangGraphReader
 from ttc_replay.storage.readers.langgraph_data import DataSerializer
-from ttc_replay.storage.records import Message, Source, ToolCall, Trajectory, Usage
+from ttc_replay.storage.records import Message, Rejected, Source, ToolCall, Trajectory, Usage
 
 GOLDEN = Path(__file__).parents[1] / "golden_logs" / "langgraph"
 POSTGRES = os.environ.get("TTC_TEST_POSTGRES")
@@ -331,3 +333,40 @@ def test_plain_values_of_python_stay_what_they_hold() -> None:
     assert (read(("null", b"")), read(("bytes", b"x"))) == (None, {"base64": "eA=="})
     with pytest.raises(BadRecord):
         read(("pickle", b""))
+
+
+def test_many_branches_are_bounded_and_the_latest_are_read(
+    logs: Any, made: Callable[..., Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each leaf holds its whole path: a file of 3 MB, thousands of leaves on a long path, took more than 4 GB."""
+    monkeypatch.setattr(langgraph_threads, "MAX_WEIGHT", 1000)
+    database = made()
+    for number in range(100):
+        before = f"c{number - 1:04}" if number else None
+        database.put("t", f"c{number:04}", before, {"messages": [ai("a", f"m{number}")]})
+    for number in range(50):
+        database.put("t", f"d{number:04}", "c0099", {"messages": [ai(f"leaf {number}", f"l{number}")]})
+    found = logs.all("langgraph", database.data())
+    refused = [item.problem for item in found if isinstance(item, Rejected)]
+    trajectories: list[Any] = [item for item in found if isinstance(item, Trajectory)]
+    main, *branches = trajectories
+    assert len(refused) + 1 + len(branches) == 50
+    assert 1 <= len(branches) <= 1000 // 200  # a message and a checkpoint each
+    assert {problem.code for problem in refused} == {"TTC-E021"}
+    assert (main.source.extra["checkpoint_id"], len(main.steps)) == ("d0049", 101)
+    assert [branch.branch_step for branch in branches] == [100] * len(branches)
+
+
+def test_small_values_without_number_are_refused_before_they_are_made(logs: Any, made: Callable[..., Made]) -> None:
+    """An empty list is one byte, and 64 of them in memory."""
+    database = made()
+    database.put("t", "c1", None, b"\xdd" + (2**23).to_bytes(4, "big") + b"\x90" * 2**23)
+    data = database.data()
+    tracemalloc.start()
+    try:
+        [problem] = logs.all("langgraph", data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert problem.problem.code == "TTC-E021"
+    assert peak < 100 * 2**20

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
+from ttc_replay.storage.readers import langsmith_parquet
+from ttc_replay.storage.readers.langsmith_parquet import parquet_rows
 from ttc_replay.storage.records import Message, Outcome, Usage
 
 GOLDEN = Path(__file__).parents[1] / "golden_logs" / "langsmith"
@@ -225,3 +228,44 @@ def test_calls_know_their_tools_and_history_from_either_side(logs: Any) -> None:
     [found] = logs.good("langsmith", rows)
     assert found.prompt == (Message("system", "be good"), Message("user", "q"))
     assert found.tools == (tool,)
+
+
+def test_a_text_that_a_small_file_means_in_every_row_is_held_once(logs: Any) -> None:
+    """2 KB of Parquet meant 3 GB: one long text, in each of 64 rows."""
+    size, rows = 2**23, 64
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * size]))
+    lists = pa.ListArray.from_arrays(pa.array(range(rows + 1), pa.int32()), texts)
+    table = pa.table({"id": list(map(str, range(rows))), "run_type": ["llm"] * rows, "inputs": texts, "tags": lists})
+    data = io.BytesIO()
+    pq.write_table(table, data, compression="zstd", dictionary_pagesize_limit=2**30, store_schema=False)
+    assert len(data.getvalue()) < 10_000
+    before = pa.default_memory_pool().max_memory()
+    tracemalloc.start()
+    try:
+        rows_of: Any = parquet_rows(data)
+        found = [(row.line, len(row.value["inputs"]), len(row.value["tags"][0])) for row in rows_of]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == [(number, size, size) for number in range(1, rows + 1)]
+    assert peak < 16 * size
+    assert pa.default_memory_pool().max_memory() < max(before + 1, 32 * size)
+
+
+def test_lists_of_very_many_items_are_refused_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(langsmith_parquet, "_MOST_ITEMS", 100)
+    good = parquet([{"id": "a", "run_type": "llm", "tags": ["x"] * 50}] * 2)
+    assert len(list(parquet_rows(io.BytesIO(good)))) == 2
+    problem: Any
+    [problem] = parquet_rows(io.BytesIO(parquet([{"id": "a", "run_type": "llm", "tags": ["x"] * 101}])))
+    assert (problem.fatal, problem.problem.code) == (True, "TTC-E021")
+
+
+def test_a_row_that_is_too_much_to_hold_ends_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(langsmith_parquet, "_TOGETHER", 1000)
+    monkeypatch.setattr(langsmith_parquet, "MAX_VALUES_MEMORY", 5000)
+    rows = [{"id": "a", "run_type": "llm", "extra": {"k": "x" * size}} for size in (4000, 4000, 6000, 1)]
+    found: list[Any] = list(parquet_rows(io.BytesIO(parquet(rows))))
+    *good, problem = found
+    assert [len(row.value["extra"]["k"]) for row in good] == [4000, 4000]
+    assert (problem.problem.code, problem.problem.line) == ("TTC-E021", 2)

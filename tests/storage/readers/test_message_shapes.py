@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from ttc_replay.storage.readers.message_shapes import messages_of, opened, system_of, tools_of
+from ttc_replay.storage.readers.encoded import opened
+from ttc_replay.storage.readers.message_shapes import messages_of, system_of
+from ttc_replay.storage.readers.tool_shapes import tools_of
 from ttc_replay.storage.records import Message, ToolCall
 
 ARGS = {"city": "Bern"}

@@ -195,3 +195,21 @@ def test_a_bad_line_among_items_costs_itself(logs: Any) -> None:
     good, *refused = logs.all("openai-responses", data)
     assert len(good.messages) == 3
     assert {item.problem.line for item in refused} == {4, 5}
+
+
+def test_branches_without_room_stand_alone_and_name_what_they_go_on_from(
+    logs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each branch holds the whole chain before it: 12,000 calls and 12,000 answers to the last one (5 MB) took more
+    than 1 GB, and hours.
+    """
+    monkeypatch.setattr(openai_responses, "MAX_WEIGHT", 400)
+    rows = [answer(f"c{number}", "a", f"c{number - 1}" if number else None) for number in range(100)]
+    rows += [answer(f"d{number}", f"{number}", "c99") for number in range(50)]
+    found = logs.good("openai-responses", rows)
+    whole = [item for item in found if len(item.steps) == 101]
+    alone = [item for item in found if len(item.steps) == 1]
+    assert (len(whole), len(alone)) == (4, 46)
+    assert [item.steps[-1].action.text for item in whole] == ["49", "48", "47", "46"]
+    assert [(item.source.relation, item.branch_step) for item in whole] == [(None, None), *[("branch", 100)] * 3]
+    assert {(item.source.relation, item.source.links.parent) for item in alone} == {("continuation", "response:c99")}

@@ -433,3 +433,18 @@ def test_a_folder_of_all_containers_is_ingested_and_one_run_is_stored_once() -> 
     repeated = 2 * (len(SAME_RUN) - 1) + 2  # and one trace of MLflow stands in two files
     assert report["totals"]["duplicates"] == repeated
     assert report["totals"]["trajectories"] == 2 * len(FILES) + 6 - repeated
+
+
+def test_messages_without_number_are_refused_before_they_are_made(logs: Any) -> None:
+    """An empty attribute is two bytes of protobuf, and 300 as a dict: 25 MB took 4 GB."""
+    span = field(1, b"a" * 16) + field(2, b"b" * 8) + field(9, b"") * 2**21
+    [problem] = logs.all("otlp", field(1, field(2, field(2, span))))
+    assert problem.problem.code == "TTC-E021"
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A field of protobuf with a length."""
+    head, size = bytes((number << 3 | 2,)), len(content)
+    while size > 127:
+        head, size = head + bytes((size & 127 | 128,)), size >> 7
+    return head + bytes((size,)) + content

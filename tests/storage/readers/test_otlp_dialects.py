@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ttc_replay.storage.readers.otlp_fields import built, indexed
+from ttc_replay.storage.readers.flat_attributes import built, indexed
 from ttc_replay.storage.readers.otlp_names import FIELDS, KINDS, kind_of
 from ttc_replay.storage.readers.otlp_spans import any_value, from_iso, iso, nanoseconds
 from ttc_replay.storage.records import Message, Score, ToolCall, Trajectory, Usage

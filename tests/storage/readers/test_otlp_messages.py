@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ttc_replay.storage.readers.otlp_messages import messages_of
+from ttc_replay.storage.readers.message_shapes import items_of, with_system
 from ttc_replay.storage.records import Message, ToolCall
 
 IMAGE = base64.b64encode(b"\x89PNG" * 100).decode()
@@ -252,4 +252,4 @@ SHAPES: dict[str, tuple[Any, list[Message]]] = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_messages_of_every_shape(shape: str) -> None:
     value, expected = SHAPES[shape]
-    assert messages_of(value, "user") == expected
+    assert with_system(items_of(value), value) == expected

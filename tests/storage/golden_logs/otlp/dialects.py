@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from opentelemetry.trace import Span, Tracer, set_span_in_context
 from tests.storage.golden_logs.otlp.scenario import MODEL, SESSION
 
 
-class Dialect:
+class Dialect(ABC):
     """How an instrumentation writes things down. `logs`: the log records it emits beside spans."""
 
     def __init__(self) -> None:
@@ -24,10 +25,11 @@ class Dialect:
             "gen_ai.conversation.id": SESSION,
         }
 
+    @abstractmethod
     def model(
         self, span: Span, system: str, tools: Any, history: list[Any], turn: dict[str, Any], at: int, spent: Any
     ) -> None:
-        raise NotImplementedError
+        """Write down one call of the model."""
 
     def tool(self, made: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -1,8 +1,8 @@
-"""The parts of messages as instrumentations spell them, put into the shapes that `content_blocks` reads.
+"""Parts of messages that name themselves by their keys, put into the shapes that `content_blocks` reads.
 
-Known by their own keys: OpenInference's `message_content`, Bedrock (`toolUse`, `toolResult`), pydantic-ai
-(`part_kind`), and the data parts of OpenTelemetry GenAI (`blob`, `uri`). Calls that the provider itself ran
-(`server_tool_call`) stay parts of the message: nobody can run them again.
+OpenInference's `message_content`, Bedrock (`toolUse`, `toolResult`), what users say to pydantic-ai (`kind`), and the
+data parts of OpenTelemetry GenAI (`blob`, `uri`). Calls that the provider itself ran (`server_tool_call`) stay parts
+of the message: nobody can run them again.
 """
 
 from __future__ import annotations
@@ -12,36 +12,9 @@ from typing import Any
 
 from .chat import mapping, string
 
-_PYDANTIC = {
-    "system-prompt": "text",
-    "user-prompt": "text",
-    "text": "text",
-    "thinking": "thinking",
-    "tool-call": "tool_call",
-    "tool-return": "tool_result",
-    "retry-prompt": "tool_result",
-}
 
-
-def normal_parts(values: list[Any]) -> list[Any]:
-    """The parts, each in a shape that `content_blocks` knows where there is one."""
-    found: list[Any] = []
-    for value in values:
-        if (
-            isinstance(value, dict)
-            and value.get("part_kind") == "user-prompt"
-            and isinstance(value.get("content"), list)
-        ):
-            found.extend(_prompted(item) for item in value["content"])
-        else:
-            found.append(normal_part(value) if isinstance(value, dict) else value)
-    return found
-
-
-def _prompted(item: Any) -> Any:
-    """A piece of what a user says to pydantic-ai: a text, a URL, or data."""
-    if not isinstance(item, dict):
-        return item
+def _prompted(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A piece of what a user says to pydantic-ai: a URL, or data."""
     kind = "image" if "image" in f"{item.get('kind')} {item.get('media_type')}" else "file"
     if "data" in item:
         return {"type": kind, "source": {"type": "base64", "data": item["data"], "media_type": item.get("media_type")}}
@@ -53,8 +26,6 @@ def normal_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
     inner = part.get("message_content")
     if isinstance(inner, dict):
         return _open_inference(inner)
-    if "part_kind" in part:
-        return _pydantic(part)
     kind = part.get("type")
     if kind is None:
         return _untyped(part)
@@ -70,18 +41,10 @@ def _open_inference(part: Mapping[str, Any]) -> Mapping[str, Any]:
     return part
 
 
-def _pydantic(part: Mapping[str, Any]) -> Mapping[str, Any]:
-    kind = part["part_kind"]
-    known = _PYDANTIC.get(kind) if isinstance(kind, str) else None
-    if known == "tool_result":
-        return {**part, "type": "tool_result", "is_error": kind == "retry-prompt"}
-    if known in ("text", "thinking"):
-        return {"type": known, "content": part.get("content")}
-    return {**part, "type": known} if known else part
-
-
 def _untyped(part: Mapping[str, Any]) -> Mapping[str, Any]:
     """Bedrock's parts have one key and no type."""
+    if "kind" in part and part.keys() & {"url", "data"}:
+        return _prompted(part)
     call, result = part.get("toolUse"), part.get("toolResult")
     if isinstance(call, dict):
         return {"type": "tool_use", "id": call.get("toolUseId"), "name": call.get("name"), "input": call.get("input")}
