@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from ..codec import steps_from_messages
 from ..records import JsonObject, Message, Score, Step, ToolSchema, Usage
 from .chat_shapes import SYSTEM_ROLES
 from .likeness import Likeness, arguments_text, likeness
+
+_LATEST = 64
+"""Conversations that are looked at for one call, when very many would fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,7 @@ class Thread:
     tool_keys: dict[str, int] = field(default_factory=dict)
     origin: Thread | None = None
     shared: int = 0
+    noted: int = 0  # messages whose places the fold's index of answers has
 
     @property
     def last_answer(self) -> int | None:
@@ -99,7 +104,9 @@ class Fold:
         self.threads: list[Thread] = []
         self._ends: dict[tuple[str, ...], list[Thread]] = {}
         self._open: dict[str, Thread] = {}
-        self._failed: list[Thread] = []
+        self._failed: dict[int, Thread] = {}  # by their order
+        self._asked: dict[tuple[str, int, Likeness | None], list[Thread]] = {}
+        """Conversations by agent, number of messages before an answer, and the last of these (None: any)."""
 
     def take(self, call: Call) -> Thread:
         """The conversation of a call, which it continues or begins."""
@@ -107,15 +114,25 @@ class Fold:
         if thread is None:
             thread = self._branched(call) or self._begun(call)
         thread.calls.append(call)
-        self._failed = [item for item in self._failed if item is not thread]
+        self._failed.pop(thread.order, None)
         if call.output is None:
-            self._failed.append(thread)
+            self._failed[thread.order] = thread
         else:
             thread.answered[len(thread.messages)] = call
             thread.messages.append(call.output)
             self._remember(thread, call.output)
+        self._note(thread)
         self._open[call.scope] = thread
         return thread
+
+    def _note(self, thread: Thread) -> None:
+        """Index the new answers by what they answer."""
+        messages = thread.messages
+        for at in range(max(thread.noted, 1), len(messages)):
+            if messages[at].role == "assistant":
+                for last in {_asking(messages[at - 1]), None}:
+                    self._asked.setdefault((thread.scope, at, last), []).append(thread)
+        thread.noted = len(messages)
 
     def _remember(self, thread: Thread, answer: Message) -> None:
         for key in answer_keys(answer):
@@ -129,7 +146,9 @@ class Fold:
             if thread is not None:
                 _extend(thread, call.history[_first_of_answer(thread, call.history, at) + 1 :])
                 return thread
-        for thread in self._failed:  # tried again, maybe after other calls
+        for thread in reversed(
+            list(islice(reversed(self._failed.values()), _LATEST))
+        ):  # tried again, maybe after other calls
             same_size = thread.scope == call.scope and len(thread.messages) == len(call.history)
             if same_size and _begins(call.history, thread.messages):
                 return thread
@@ -150,7 +169,7 @@ class Fold:
         """The conversation whose last answer this is: of the same agent, else the one spoken to last."""
         candidates: list[Thread] = []
         for key in answer_keys(answer):
-            for thread in reversed(self._ends.get(key, ())):
+            for thread in reversed(self._ends.get(key, [])[-_LATEST:]):
                 last = thread.last_answer
                 if last is not None and key in answer_keys(thread.messages[last]) and _fits(thread, call, answer):
                     candidates.append(thread)
@@ -161,20 +180,35 @@ class Fold:
     def _branched(self, call: Call) -> Thread | None:
         """The same history asked again, though it had an answer: another answer to it."""
         size = len(call.history)
-        for origin in reversed(self.threads):
-            if origin.scope != call.scope or not size or len(origin.messages) <= size:
-                continue
-            if origin.messages[size].role == "assistant" and _begins(origin.messages, call.history):
+        if not size:
+            return None
+        for origin in self._answering(call.scope, call.history):
+            if _begins(origin.messages, call.history):
                 thread = Thread(call.scope, len(self.threads), list(origin.messages[:size]), origin=origin, shared=size)
                 thread.answered = {at: origin.answered[at] for at in origin.answered if at < size}
                 self.threads.append(thread)
                 return thread
         return None
 
+    def _answering(self, scope: str, history: Sequence[Message]) -> list[Thread]:
+        """Conversations with an answer to the last message of a history in its place, the latest first."""
+        last, size = _asking(history[-1]), len(history)
+        found = self._asked.get((scope, size, last), [])[-_LATEST:]
+        if last is not None and history[-1].role == "assistant":
+            # An answer of which a log kept nothing is like any other.
+            latest = self._asked.get((scope, size, None), [])[-_LATEST:]
+            found = found + [thread for thread in latest if _hollow(thread.messages[size - 1])]
+        return sorted(found, key=lambda thread: -thread.order)
+
     def _begun(self, call: Call) -> Thread:
         thread = Thread(call.scope, len(self.threads), list(call.history))
         self.threads.append(thread)
         return thread
+
+
+def _asking(message: Message) -> Likeness | None:
+    """What a message before an answer is looked up by; None: like any other answer."""
+    return None if message.role == "assistant" and _hollow(message) else likeness(message)[1:]
 
 
 def answer_keys(answer: Message) -> list[tuple[str, ...]]:
