@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-gpu clean
 
 demo: $(VENV)/.core
 	$(BIN)/ttc-replay demo
@@ -22,7 +22,13 @@ lint: $(VENV)/.all
 bench: $(VENV)/.all
 	for name in search_core engine_speed in_flight isolation ingest_bulk ingest_speed secrets_planted tau2_fork every_algorithm; do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python -m benchmarks.tree_engine
 	$(BIN)/python -m benchmarks.search
+
+# Wants a CUDA build of torch in the environment, and compares with vLLM where it is installed: MODEL=FOLDER.
+MODEL ?= smollm2
+bench-gpu: $(VENV)/.all
+	$(BIN)/python -m benchmarks.tree_engine --device cuda --model $(MODEL)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

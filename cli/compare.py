@@ -47,9 +47,9 @@ def compare(
     state: State = ctx.obj
     _check(runs, spend)
     with state.database(create=False) as database:
-        loaded = _loaded(database, runs)
-        compared = compared_runs(loaded, spend)
-    document = document_of(loaded, compared)
+        loaded_runs = loaded(database, runs)
+        compared = compared_runs(loaded_runs, spend)
+    document = document_of(loaded_runs, compared)
     document["warnings"] += _forced([pair for pair, _ in compared], force=force)
     if not any(pair["tasks"] for pair in document["pairs"]):
         raise NothingToShow("the runs share no trajectory that counts", hint="ttc-replay ls runs")
@@ -83,7 +83,8 @@ def _forced(pairs: Sequence[Pair], *, force: bool) -> list[str]:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _loaded(database: Database, names: Sequence[str]) -> list[SearchedRun]:
+def loaded(database: Database, names: Sequence[str]) -> list[SearchedRun]:
+    """The runs of these names as they are stored. Raises UnknownId."""
     from ..storage.errors import UnknownId
 
     known = [str(row["run"]) for row in database.runs()]

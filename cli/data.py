@@ -217,6 +217,9 @@ def export(
     test_fraction: Annotated[float, typer.Option(help="Share of tasks held out as test split.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     redact: Annotated[bool, typer.Option("--redact/--no-redact", help="Mask secrets.")] = True,
+    token_ids: Annotated[
+        bool, typer.Option("--token-ids", help="Also the token ids that a local policy saw and sampled, with masks.")
+    ] = False,
 ) -> None:
     """Write a fine-tuning dataset. Example: ttc-replay export RUN --format trl-sft --out sft/."""
     from ..storage.export import export as run
@@ -241,6 +244,7 @@ def export(
         redact=redact,
         margin=margin,
         min_visits=min_visits,
+        token_ids=token_ids,
     )
     exporter = plugins.exporter(format_name)
     with state.database(create=False) as database:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BUDGET = 64
 """Transitions per failed run."""
 DATASET = "bookkeeping-demo"
+LEVELS = ("easy", "hard", "medium")
 
 
 def register(app: typer.Typer) -> None:
@@ -33,19 +34,26 @@ def register(app: typer.Typer) -> None:
 def demo(
     ctx: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the database and the datasets.")] = Path("ttc-demo"),
+    policy: Annotated[
+        str | None,
+        typer.Option(help="smollm2: a real small model re-runs its own failed logs under search; minutes of CPU."),
+    ] = None,
 ) -> None:
     """Ingest, replay, search and export shipped bookkeeping logs. Example: ttc-replay demo --out /tmp/demo."""
+    from . import demo_smollm2
     from .search import exit_code
 
     state: State = ctx.obj
+    if policy is not None:
+        demo_smollm2.run(state, policy, out)
     began = time.monotonic()
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = replace(state, db=str(out / "ttc.duckdb"))
     with state.database() as database:
-        ingested = _ingest(state, database)
-        replayed = _replay(state, database)
+        ingested = ingest_shipped(state, database, DATASET, [f"{level}.jsonl" for level in LEVELS])
+        replayed = replay_shipped(state, database, DATASET)
         ran = _search(state, database)
-        exports = [] if ran.interrupted else _export(database, ran.report["run"], out)
+        exports = [] if ran.interrupted else export_pair(database, ran.report["run"], out)
     document = {
         "v": 1,
         "out": str(out),
@@ -62,24 +70,25 @@ def demo(
     raise typer.Exit(exit_code(ran))
 
 
-def _ingest(state: State, database: Database) -> dict[str, Any]:
+def ingest_shipped(state: State, database: Database, dataset: str, names: Sequence[str]) -> dict[str, Any]:
     """The logs lie beside the environment's module: of that the house knows only the entry point."""
     from ..storage.ingest import IngestOptions, ingest
     from .plugins import find
 
     package = find("environment", "bookkeeping").__module__.rpartition(".")[0]
     with importlib.resources.as_file(importlib.resources.files(package) / "logs") as folder:
-        paths = sorted(str(path) for path in folder.glob("*.jsonl"))
+        paths = [str(folder / name) for name in names]
         state.note(f"1/4 ingest: {len(paths)} shipped log files")
-        return ingest(database, paths, IngestOptions(dataset=DATASET))
+        return ingest(database, paths, IngestOptions(dataset=dataset))
 
 
-def _replay(state: State, database: Database) -> dict[str, Any]:
+def replay_shipped(state: State, database: Database, dataset: str) -> dict[str, Any]:
+    """Every run of the dataset, re-executed and compared."""
     from ..replay.replaying import replay_all
     from ..storage.records import Spec
     from . import jobs, plugins
 
-    records = jobs.Selector(dataset=DATASET, every=True).records(database)
+    records = jobs.Selector(dataset=dataset, every=True).records(database)
     state.note(f"2/4 replay: {len(records)} runs re-executed and compared")
     return replay_all(records, plugins.factory("environment", Spec("bookkeeping")))
 
@@ -115,7 +124,8 @@ def _search(state: State, database: Database) -> Ran:
         return run_search(database, settings, "demo", records, jobs.recorded(database), plugins, tell)
 
 
-def _export(database: Database, run: str, out: Path) -> list[dict[str, Any]]:
+def export_pair(database: Database, run: str, out: Path) -> list[dict[str, Any]]:
+    """The run as SFT rows and as preference pairs, each in a folder of its own."""
     from ..storage.export import export
     from ..storage.exporters.options import ExportOptions
 
@@ -140,7 +150,7 @@ def _show(console: Console, document: Mapping[str, Any], ran: Ran) -> None:
         f"lanes    observed {_number(totals['mean_observed'])} → baseline {_number(totals['mean_baseline'])} → "
         f"best {_number(totals['mean_best'])}  (mean success; judge: {ran.report['judge']})",
         f"gain     95 % paired interval over tasks: {_interval(document['interval'])}",
-        *(_export_line(report) for report in document["export"]),
+        *map(export_line, document["export"]),
         f"{document['seconds']} s in all. Next: ttc-replay --db {document['out']}/ttc.duckdb ls runs",
     ]
     for line in lines:
@@ -155,6 +165,7 @@ def _interval(interval: Sequence[float] | None) -> str:
     return "too few tasks" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
-def _export_line(report: Mapping[str, Any]) -> str:
+def export_line(report: Mapping[str, Any]) -> str:
+    """What one export wrote."""
     first = report["files"][0]["path"] if report["files"] else "nothing"
     return f"export   {report['format']}: {sum(report['splits'].values())} rows in {Path(first).parent}"

@@ -113,9 +113,9 @@ def _drop_output() -> None:
 
 
 def _register() -> None:
-    from . import browse, compare, data, demo, inspection, replay, search
+    from . import browse, compare, data, demo, inspection, replay, search, serve
 
-    for module in (demo, data, browse, replay, search, compare, inspection):
+    for module in (demo, data, browse, replay, search, compare, inspection, serve):
         module.register(app)
 
 

@@ -11,6 +11,7 @@ from .. import search
 from ..storage.codec import score_from, score_to_dict, usage_from, usage_to_dict
 from ..storage.exact_json import step_from_json, step_to_json
 from ..storage.records import Proposal, ProposalRequest, Score, Step, Trajectory, Usage
+from .calls import add_usage
 
 if TYPE_CHECKING:
     from .tree_search import TreeSearch
@@ -29,6 +30,8 @@ class Grown(search.Child):
     scores: Mapping[str, Score] | None = None
     call_key: str | None = None
     environment: Any = None
+    measured: bool = False
+    """The prior is a local model's measurement, which batches of another size round differently."""
 
 
 @dataclass(slots=True)
@@ -45,7 +48,8 @@ class Answer:
     """What became of one ask. `spent` counts transitions paid for; `recalled`: an earlier session journalled it.
 
     `failures`: every error, coded; `failed`: why there is no child at all; `dead`: keys of actions that the world could
-    not execute, which are not asked for again.
+    not execute, which are not asked for again. `short`: how many proposals of a sampling policy are still wanted.
+    `booked`: what it cost is counted already.
     """
 
     children: list[Grown] = field(default_factory=list)
@@ -58,6 +62,8 @@ class Answer:
     usage: Usage = NO_USAGE
     recalled: bool = False
     unjudged: Unjudged | None = None
+    short: int = 0
+    booked: bool = False
 
 
 @dataclass(slots=True)
@@ -77,11 +83,28 @@ class Job:
     answer: Answer | None = None
     again: Proposal | None = None
     """The known action of which one more outcome is wanted: no policy is asked."""
+    earlier: Answer | None = None
+    """What came before of the same ask, which gave fewer proposals than were wanted."""
 
     @property
     def path(self) -> list[int]:
         """The nodes from the root to the asked one (ancestors never change: safe in a worker thread)."""
         return self.tree.tree.path(self.ask.node)
+
+
+def joined(earlier: Answer, rest: Answer) -> Answer:
+    """Two answers to one ask as one."""
+    children = [*earlier.children, *rest.children]
+    return Answer(
+        children,
+        rest.more,
+        None if children else rest.failed or earlier.failed,
+        [*earlier.failures, *rest.failures],
+        [*earlier.dead, *rest.dead],
+        earlier.spent + rest.spent,
+        earlier.calls + rest.calls,
+        add_usage([earlier.usage, rest.usage]),
+    )
 
 
 def prior_of(proposal: Proposal) -> float | None:
@@ -92,6 +115,8 @@ def prior_of(proposal: Proposal) -> float | None:
 def child_to_dict(child: Grown) -> dict[str, Any]:
     """What a tell event keeps of a child: enough to grow the tree again without policy, world or reward."""
     row: dict[str, Any] = {"key": child.key, "prior": child.prior, "samples": child.samples}
+    if child.measured:
+        row["measured"] = True
     if child.step is None:
         return row
     row["step"] = step_to_json(child.step)
@@ -122,6 +147,7 @@ def answer_from(event: Mapping[str, Any]) -> Answer:
             final_state=row.get("final_state"),
             scores={name: score_from(score) for name, score in row.get("scores", {}).items()},
             call_key=row.get("call_key"),
+            measured=row.get("measured", False),
         )
         for row in event["children"]
     ]

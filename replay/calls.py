@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..storage.canonical import content_id
-from ..storage.codec import messages_to_dicts, proposal_from, usage_from, usage_to_dict
+from ..storage.codec import (
+    messages_to_dicts,
+    proposal_from,
+    tokens_from,
+    tokens_to_dict,
+    usage_from,
+    usage_to_dict,
+)
 from ..storage.errors import PolicyFailed, TtcError, boundary
 from ..storage.exact_json import message_from_json, message_to_json
 from ..storage.records import Proposal, ProposalRequest, Spec, Usage
@@ -119,14 +126,21 @@ class Caller:
         try:
             with boundary(PolicyFailed, f"policy {type(self.policy).__name__}"):
                 answered = await finish(self.policy.propose(requests))
-                batches = [[proposal_from(item) for item in batch] for batch in answered]
+                batches = [
+                    batch if isinstance(batch, TtcError) else [proposal_from(item) for item in batch]
+                    for batch in answered
+                ]
                 if len(batches) != len(requests):
                     raise ValueError(f"{len(batches)} answers to {len(requests)} requests")
         except TtcError as error:
             return [Reply(key=key, error=error) for key in keys]
-        if not self.metered:
-            return [Reply(batch) for batch in batches]
-        return [Reply(batch, key, total_usage(batch)) for batch, key in zip(batches, keys, strict=True)]
+        return [_reply(batch, key) for batch, key in zip(batches, keys, strict=True)]
+
+
+def _reply(batch: Sequence[Proposal] | TtcError, key: str | None) -> Reply:
+    if isinstance(batch, TtcError):
+        return Reply(key=key, error=batch)
+    return Reply(batch) if key is None else Reply(batch, key, total_usage(batch))
 
 
 def total_usage(proposals: Sequence[Proposal]) -> Usage:
@@ -158,6 +172,8 @@ def proposal_to_dict(proposal: Proposal) -> dict[str, Any]:
         row["finish_reason"] = proposal.finish_reason
     if proposal.source is not None:
         row["source"] = list(proposal.source)
+    if proposal.tokens is not None:
+        row["tokens"] = tokens_to_dict(proposal.tokens)
     return row
 
 
@@ -170,4 +186,5 @@ def proposal_from_dict(row: Mapping[str, Any]) -> Proposal:
         usage_from(row.get("usage")),
         row.get("finish_reason"),
         (source[0], source[1]) if source is not None else None,
+        tokens_from(row.get("tokens")),
     )

@@ -29,6 +29,7 @@ from .drive import rare_collections
 from .gate import judge_tree
 from .grove import Grove
 from .plugins import Plugins, own_options
+from .prefix_order import Place, take
 from .purse import Purse
 from .recalled import Recalled
 from .session import Session, close
@@ -79,6 +80,8 @@ class Engine:
         self._answering = Answering(plugins, self.caller, [grove.worlds for grove in self.groves], self._spawn)
         self._waiting = deque(self.groves)
         self._ready: deque[Job] = deque()
+        self._latest: Place | None = None
+        """Where the last metered job was taken."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: BaseException | None = None
         self._wake = asyncio.Event()
@@ -164,9 +167,11 @@ class Engine:
         alone = self._answering.mode != "inline" and bool(getattr(policy, "inline", False))
         batched = getattr(policy, "batched", True) and not alone
         room = self.settings.concurrency - self._flying
-        jobs = [self._ready.popleft() for _ in range(min(room if batched else 1, len(self._ready)))]
-        if self.caller.metered:  # siblings and shared prefixes side by side: a server's prefix cache is hit
-            jobs.sort(key=lambda job: (job.tree.position, job.path))
+        count = min(room if batched else 1, len(self._ready))
+        if self.caller.metered:
+            jobs, self._latest = take(self._ready, count, self._latest)
+        else:
+            jobs = [self._ready.popleft() for _ in range(count)]
         self._flying += len(jobs)
         return jobs
 
@@ -249,7 +254,7 @@ class Engine:
         tree = grove.tree
         if tree is None or grove.finished:
             return
-        while (grown := tree.commit_next()) is not None:
+        while (grown := self._commit_next(tree)) is not None:
             for node, world in grown:
                 for fallen in grove.worlds.keep(node, world) if node >= 0 else (world,):
                     self._spawn(self._answering.off(close(fallen)))
@@ -261,6 +266,11 @@ class Engine:
                 self._park(grove, tree)
             else:
                 self._finish(grove)
+
+    def _commit_next(self, tree: TreeSearch) -> list[tuple[int, Any]] | None:
+        if not self._halted:
+            self._ready += tree.rest_jobs(self._admit if self.caller.metered else None)
+        return tree.commit_next()
 
     # -- grants of an adaptive run -----------------------------------------------------------------------------------
 

@@ -114,15 +114,22 @@ def report_of(engine: Engine, seconds: float) -> dict[str, Any]:
         "run": engine.run_name,
         "algorithm": engine.settings.algorithm.name,
         "judge": engine.settings.judge,
+        "policy": policy_section(engine.settings, engine.plugins.policy),
         "trajectories": [{key: row[key] for key in ROW_KEYS} for row in rows],
         "totals": totals_of(rows, engine.caller.repeated_calls, seconds),
     }
 
 
+def policy_section(settings: Settings, policy: Any = None) -> dict[str, Any]:
+    """`policy` of `search --json`: its name, and what it says of itself (`report()`)."""
+    method = getattr(policy, "report", None)
+    return {"name": settings.policy.name, **(method() if method is not None else {})}
+
+
 def empty_report(settings: Settings, run: str) -> dict[str, Any]:
     """The report of a search that selected nothing."""
     head = {"v": 1, "run": run, "algorithm": settings.algorithm.name, "judge": settings.judge}
-    return {**head, "trajectories": [], "totals": totals_of([], 0, 0.0)}
+    return {**head, "policy": policy_section(settings), "trajectories": [], "totals": totals_of([], 0, 0.0)}
 
 
 def paired_interval(

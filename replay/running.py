@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from .fold import fold_calls, fold_run
 from .report import paired_interval, report_of, row_of
 from .settings import Settings
 
+_LOG = logging.getLogger("ttc_replay.search")
 DIVERGED = ("TTC-E301", "TTC-E302")
 
 
@@ -83,6 +85,7 @@ def run_search(
     check = getattr(plugins.policy, "check", None)
     if check is not None:
         check()
+    _warn_unpriced(settings, plugins.policy)
     folder = runs_folder(archive.location) / run
     journal = Journal.open(folder, settings.configuration(), [record.id for record in records])
     try:
@@ -97,6 +100,12 @@ def run_search(
         return _fold(archive, engine, journal, time.monotonic() - started, notes)
     finally:
         journal.close()
+
+
+def _warn_unpriced(settings: Settings, policy: Any) -> None:
+    """Say at once, not at the end, that a limit of cost is none."""
+    if settings.limits.cost_usd is not None and getattr(policy, "priced", True) is False:
+        _LOG.warning("--max-cost cannot bind: no price is known for the model of --policy %s", settings.policy.name)
 
 
 def _check_steps(settings: Settings, records: Sequence[Trajectory]) -> None:

@@ -17,6 +17,8 @@ DRAWS = 4_000_000
 EXACT_UP_TO = 50
 """Differences up to which Wilcoxon's p is exact: it costs 10 ms, and means over a few runs of a task tie often, which
 the normal approximation takes badly."""
+Z = 1.959963984540054
+"""The normal quantile of 97.5 %."""
 DIGITS = 12
 """Differences are rounded to so many digits: 0.3 - 0.2 and 0.2 - 0.1 tie, and noise of floats is no win."""
 
@@ -38,6 +40,16 @@ def bootstrap_interval(differences: Sequence[float], seed: int = 0) -> tuple[flo
     draw = random.Random(seed)
     means = sorted(fsum(draw.choices(differences, k=size)) / size for _ in range(count))
     return means[int(0.025 * count)], means[ceil(0.975 * count) - 1]
+
+
+def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
+    """95 % score interval of a share (Wilson 1927); (0, 1) without trials."""
+    if not trials:
+        return 0.0, 1.0
+    share, extra = successes / trials, Z * Z / trials
+    middle = (share + extra / 2) / (1 + extra)
+    half = Z * sqrt(share * (1 - share) / trials + extra / (4 * trials)) / (1 + extra)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

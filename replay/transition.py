@@ -122,7 +122,8 @@ async def play(
             heard = await hear(environment, reply)
             done, given = heard.done, _sum(given, heard.reward)
     scores = {} if given is None else {"environment": Score(float(given))}
-    step = Step(index, action, observations, fidelity, proposal.usage, proposal.logprob, scores)
+    usage, logprob = proposal.usage, proposal.logprob
+    step = Step(index, action, observations, fidelity, usage, logprob, scores, tokens=proposal.tokens)
     return step, done, truncated
 
 

@@ -31,7 +31,7 @@ from ..storage.records import (
     Usage,
     lowest_fidelity,
 )
-from .answers import NO_KEYS, Answer, Grown, Job, answer_from, tell_event
+from .answers import NO_KEYS, Answer, Grown, Job, answer_from, joined, tell_event
 
 Emit = Callable[[dict[str, Any]], None]
 Context = tuple[tuple[Step, ...], tuple[Message, ...]]
@@ -87,6 +87,8 @@ class TreeSearch:
         self.usage: list[Usage] = []
         self.failures: list[str] = []
         self.stopped: str | None = None
+        self.measured = any(step.tokens is not None for step in record.steps)
+        """Some step has the tokens that a local model sampled."""
         self.grew = False
         self.solved = 0
         """Searched leaves that are solved."""
@@ -154,6 +156,7 @@ class TreeSearch:
             self.request_seed(node, first),
             {"first_sample": first},
             self._known_keys(node, dead),
+            tokens=tuple([step.tokens for step in steps]) if self.measured else (),
         )
         job = Job(self, ask, count, skip, request, steps, dead)
         if ask.action is not None:
@@ -165,7 +168,7 @@ class TreeSearch:
         step = self.steps[child] if child is not None else None
         if step is None:
             raise UsageError(f"the algorithm asked for another outcome of {key!r}, which node {node} does not have")
-        return Proposal(step.action, step.logprob)
+        return Proposal(step.action, step.logprob, tokens=step.tokens)
 
     def known_state(self, state_key: str | None, terminal: bool) -> bool:
         """Whether `--merge-states` is on and a committed state with this key has a value already."""
@@ -197,13 +200,45 @@ class TreeSearch:
 
         One at a time: the caller asks again after each commit, so that asks do not depend on what arrived together.
         """
-        if not self._open or (answer := self._open[0].answer) is None:
+        if not self._open or (answer := self._open[0].answer) is None or answer.short:
             return None
         job = self._open.popleft()
         if not self.sampling:
             self._wanted[job.ask.node] -= job.count
-        self._reserved += answer.spent - job.count
+        self._book(job, answer)
+        answer = joined(job.earlier, answer) if job.earlier is not None else answer
+        self._reserved += answer.spent - job.ask.count
         return self._commit(job, answer)
+
+    def rest_jobs(self, admit: Callable[[Job], bool] | None) -> list[Job]:
+        """The job for what the oldest open ask still lacks, if its answer came short: a server or provider that gives
+        one proposal at a time is asked again, under another seed, before the ask is committed. A call of its own: where
+        `admit` refuses it, what there is is all."""
+        job = self._open[0] if self._open else None
+        if job is None or job.answer is None or not job.answer.short:
+            return []
+        rest = self._rest(job, job.answer)
+        job.answer.short = 0
+        if self.stopped is not None:
+            return []
+        self._book(job, job.answer)  # before more is reserved: what it did not use is free again
+        if admit is not None and not admit(rest):
+            return []
+        self._open[0] = rest
+        return [rest]
+
+    def _rest(self, job: Job, answer: Answer) -> Job:
+        first = job.request.sampling["first_sample"] + job.count - answer.short
+        request = replace(
+            job.request,
+            n=answer.short,
+            seed=self.request_seed(job.ask.node, first),
+            sampling={"first_sample": first},
+            exclude=job.request.exclude.union([child.key for child in answer.children], answer.dead),
+        )
+        earlier = joined(job.earlier, answer) if job.earlier is not None else answer
+        dead = job.dead.union(answer.dead)
+        return replace(job, count=answer.short, request=request, dead=dead, answer=None, earlier=earlier)
 
     def unanswered(self, jobs: Sequence[Job]) -> list[Job]:
         """Jobs that no earlier session has answered; the others have their answers now. Raises RunConflict."""
@@ -227,7 +262,6 @@ class TreeSearch:
         if tree.merge_states:
             self._share(children)
         nodes = self.algorithm.tell(tree, ask.id, children, more=more, failed=answer.failed)
-        self._book(job, answer)
         if not answer.recalled:
             self.grew = True
             if self._emit is not None:
@@ -250,6 +284,9 @@ class TreeSearch:
                 child.value = child.scores = None
 
     def _book(self, job: Job, answer: Answer) -> None:
+        if answer.booked:
+            return
+        answer.booked = True
         self.spent += answer.spent
         if self._settled is not None:
             self._settled(job, answer)
@@ -282,6 +319,7 @@ class TreeSearch:
         if node != len(self.steps):
             raise AssertionError(f"node {node} told out of order")
         self.steps.append(step)
+        self.measured = self.measured or step.tokens is not None
         self.truncated.append(truncated)
 
     def _settle(self, node: int, child: Grown) -> None:

@@ -95,6 +95,8 @@ class Worker:
         proposals = reply.proposals[job.skip : job.skip + job.count]
         answer = Answer(more=self.sampling or len(proposals) >= job.count, usage=reply.usage)
         answer.calls = 0 if reply.key is None else 1
+        if self.sampling and proposals and job.again is None:
+            answer.short = job.count - len(proposals)
         try:
             pairs = merged(proposals, reply.key, self._keys)
         except PolicyFailed as error:
@@ -227,5 +229,6 @@ def merged(proposals: Sequence[Proposal], call_key: str | None, keys: Keys) -> l
         if key in by_key:
             by_key[key][0].samples += 1
         else:
-            by_key[key] = Grown(key, prior_of(proposal), call_key=call_key), proposal
+            grown = Grown(key, prior_of(proposal), call_key=call_key, measured=proposal.tokens is not None)
+            by_key[key] = grown, proposal
     return list(by_key.values())

@@ -17,7 +17,7 @@ from msgspec import UNSET, UnsetType
 
 from .arguments import call_arguments
 from .canonical import canonical_bytes
-from .codec import steps_from_messages
+from .codec import EXAMPLE_ASSISTANT, steps_from_messages
 from .conversation import hash_of
 from .exact_json import message_from_json
 from .records import Message, Step, Trajectory
@@ -117,6 +117,8 @@ class ChatLog:
         for place, message in enumerate(messages):
             role, text = message.role, message.content or ""
             if role == "assistant":
+                if message.name == EXAMPLE_ASSISTANT:
+                    raise NotPlainError
                 self._size += size
                 size = 0
                 self._act(place)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .canonical import canonical_json
-from .records import Message, Outcome, Proposal, Score, Step, StepResult, ToolCall, Usage
+from .records import Message, Outcome, Proposal, Score, Step, StepResult, TokenTrace, ToolCall, Usage
+
+EXAMPLE_ASSISTANT = "example_assistant"
+"""The `name` of an assistant message that shows how it is done, as OpenAI's guides call it: the agent never said it."""
 
 
 def call_from(value: ToolCall | Mapping[str, Any]) -> ToolCall:
@@ -121,6 +125,7 @@ def proposal_from(value: Proposal | Message | Mapping[str, Any]) -> Proposal:
         usage=usage_from(value.get("usage")),
         finish_reason=value.get("finish_reason"),
         source=(str(source[0]), int(source[1])) if source else None,
+        tokens=tokens_from(value.get("tokens")),
     )
 
 
@@ -130,7 +135,7 @@ def _as_dict(value: Message | Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _with_message(value: Proposal) -> Proposal:
     action = message_from({"role": "assistant", **_as_dict(value.action)})
-    return Proposal(action, value.logprob, value.usage, value.finish_reason, value.source)
+    return replace(value, action=action)
 
 
 def usage_from(value: Usage | Mapping[str, Any] | None) -> Usage | None:
@@ -146,6 +151,38 @@ def usage_to_dict(usage: Usage) -> dict[str, Any]:
     """Fields that are known."""
     keys = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")
     return {key: getattr(usage, key) for key in keys if getattr(usage, key) is not None}
+
+
+def tokens_from(value: TokenTrace | Mapping[str, Any] | None) -> TokenTrace | None:
+    """Sampled tokens from a record or a dict of its fields."""
+    if value is None or isinstance(value, TokenTrace):
+        return value
+    prompt = value.get("prompt")
+    return TokenTrace(
+        ids=tuple(value["ids"]),
+        logprobs=tuple(value["logprobs"]),
+        margin=value.get("margin"),
+        undecided=value.get("undecided", 0),
+        prompt=None if prompt is None else tuple(prompt),
+        shared=value.get("shared", 0),
+        model=value.get("model"),
+    )
+
+
+def tokens_to_dict(trace: TokenTrace) -> dict[str, Any]:
+    """All of a trace; fields that have their default are left out."""
+    row: dict[str, Any] = {"ids": list(trace.ids), "logprobs": list(trace.logprobs)}
+    if trace.margin is not None:
+        row["margin"] = trace.margin
+    if trace.undecided:
+        row["undecided"] = trace.undecided
+    if trace.prompt is not None:
+        row["prompt"] = list(trace.prompt)
+    if trace.shared:
+        row["shared"] = trace.shared
+    if trace.model is not None:
+        row["model"] = trace.model
+    return row
 
 
 def score_to_dict(score: Score) -> dict[str, Any]:
@@ -187,6 +224,8 @@ def step_to_dict(step: Step) -> dict[str, Any]:
         row["logprob"] = step.logprob
     if step.scores:
         row["scores"] = {name: score_to_dict(score) for name, score in step.scores.items()}
+    if step.tokens is not None:
+        row["tokens"] = tokens_to_dict(step.tokens)
     return row
 
 
@@ -200,6 +239,7 @@ def step_from(value: Mapping[str, Any]) -> Step:
         usage=usage_from(value.get("usage")),
         logprob=value.get("logprob"),
         scores={name: score_from(score) for name, score in (value.get("scores") or {}).items()},
+        tokens=tokens_from(value.get("tokens")),
     )
 
 
@@ -216,9 +256,19 @@ def outcome_from(value: Mapping[str, Any] | None) -> Outcome | None:
     return Outcome(value.get("value"), value.get("name", "reward"), value.get("exit_reason"), value.get("detail") or {})
 
 
-def steps_from_messages(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Step, ...]]:
-    """Split a conversation into prompt (before the first assistant message) and steps. Nothing is lost or reordered."""
-    starts = [index for index, message in enumerate(messages) if message.role == "assistant"]
+def steps_from_messages(
+    messages: Sequence[Message], *, examples: bool = False
+) -> tuple[tuple[Message, ...], tuple[Step, ...]]:
+    """Split a conversation into prompt (before the first assistant message) and steps. Nothing is lost or reordered.
+
+    `examples`: assistant messages named `EXAMPLE_ASSISTANT` begin no step.
+    """
+    shown = EXAMPLE_ASSISTANT if examples else None
+    starts = [
+        index
+        for index, message in enumerate(messages)
+        if message.role == "assistant" and (shown is None or message.name != shown)
+    ]
     if not starts:
         return tuple(messages), ()
     ends = [*starts[1:], len(messages)]

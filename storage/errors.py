@@ -20,7 +20,9 @@
     │   ├── PolicyFailed          E402
     │   ├── RewardFailed          E403
     │   ├── ReaderFailed          E404
-    │   └── ExporterFailed        E405
+    │   ├── ExporterFailed        E405
+    │   ├── ContextFull           E406  a local model's context holds no more
+    │   └── OutOfMemory           E407  a local model cannot run even one branch
     ├── ProviderError             E500  exit 7
     │   ├── ProviderUnavailable   E501
     │   ├── ProviderRefused       E502  the request itself is wrong: no retry helps
@@ -181,6 +183,18 @@ class ExporterFailed(PluginFailed):
     """An exporter raised."""
 
     code = "TTC-E405"
+
+
+class ContextFull(PluginFailed):
+    """A conversation is as long as the local model's context: nothing can be said there."""
+
+    code = "TTC-E406"
+
+
+class OutOfMemory(PluginFailed):
+    """A local model has no memory for a single branch."""
+
+    code = "TTC-E407"
 
 
 class ProviderError(TtcError):

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .arguments import call_arguments
+from .codec import tokens_from, tokens_to_dict
 from .errors import StoreError
 from .records import Message, Score, Step, ToolCall, Usage
 
@@ -187,7 +188,9 @@ def scores_from_text(text: str | None) -> dict[str, Score]:
 
 def step_to_json(step: Step) -> Row:
     """All of a step, as nodes keep it."""
-    texts = {name: text for name in _STEP_TEXTS if (text := getattr(step, name)) is not None}
+    rest = {name: text for name in _STEP_TEXTS if (text := getattr(step, name)) is not None}
+    if step.tokens is not None:
+        rest["tokens"] = tokens_to_dict(step.tokens)
     return {
         "index": step.index,
         "action": message_to_json(step.action),
@@ -196,7 +199,7 @@ def step_to_json(step: Step) -> Row:
         "usage": usage_to_json(step.usage),
         "logprob": number(step.logprob),
         "scores": {name: score_to_json(score) for name, score in step.scores.items()},
-        **texts,
+        **rest,
     }
 
 
@@ -211,4 +214,5 @@ def step_from_json(row: Mapping[str, Any]) -> Step:
         logprob=_number(row["logprob"]),
         scores={name: score_from_json(score) for name, score in row["scores"].items()},
         **{name: row[name] for name in _STEP_TEXTS if name in row},
+        tokens=tokens_from(row.get("tokens")),
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .canonical import content_id
-from .errors import ExporterFailed, boundary
+from .errors import ExporterFailed, UsageError, boundary
 from .exporters import base, card, manifest, writer
 from .exporters.base import AllFiltered, Archive, Dropped, Exporter, Row
 from .exporters.options import ExportOptions, check
@@ -65,7 +65,7 @@ def export(database: Archive, options: ExportOptions, exporter: Exporter | None 
     `exporter` None takes the one named `options.format`. An empty selection writes nothing and says so. Raises
     UsageError, UnknownId, PluginNotFound, ExporterFailed, and AllFiltered when no row is left; then nothing is written.
     """
-    chosen = exporter or base.load(options.format)
+    chosen = _with_options(exporter or base.load(options.format), options)
     check(options, chosen.units)
     _check_place(options, chosen)
     job = _Job(database, chosen, options, SearchResults(database, options))
@@ -84,6 +84,16 @@ def export(database: Archive, options: ExportOptions, exporter: Exporter | None 
     _save(job, splits, data)
     kill_point("export.saved")
     return _report(chosen.name, data, dropped, splits)
+
+
+def _with_options(exporter: Exporter, options: ExportOptions) -> Exporter:
+    if not options.token_ids:
+        return exporter
+    with_token_ids = getattr(exporter, "with_token_ids", None)
+    if with_token_ids is None:
+        raise UsageError(f"the format {exporter.name} has no token ids", place="--token-ids")
+    chosen: Exporter = with_token_ids()
+    return chosen
 
 
 def dump_line(value: Mapping[str, Any]) -> bytes:

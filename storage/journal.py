@@ -242,6 +242,7 @@ def digest(events: Sequence[Mapping[str, Any]]) -> str:
     """SHA-256 over tell, score and gate events: trajectories in frozen order, each in its commit order.
 
     Without `calls` and `usage`: what a provider charges, its cache and retries included, does not make another tree.
+    Nor do the probabilities that a local model measured: batches of another size round them differently.
 
     Gates that a later tell of the same trajectory overtook (the run was continued with a larger budget) do not count,
     and of two gate sets without a tell between them only the last counts.
@@ -263,15 +264,19 @@ def digest(events: Sequence[Mapping[str, Any]]) -> str:
 def _without_spend(event: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in event.items() if key not in ("calls", "usage")}
     if "children" in kept:
-        kept["children"] = [_child_without_usage(child) for child in kept["children"]]
+        kept["children"] = [_child_without_spend(child) for child in kept["children"]]
     return kept
 
 
-def _child_without_usage(child: Mapping[str, Any]) -> Mapping[str, Any]:
-    step = child.get("step")
-    if step is None or "usage" not in step:
-        return child
-    return {**child, "step": {key: value for key, value in step.items() if key != "usage"}}
+def _child_without_spend(child: Mapping[str, Any]) -> Mapping[str, Any]:
+    step, kept = child.get("step"), child
+    left_out: tuple[str, ...] = ("usage",)
+    if child.get("measured"):
+        kept = {key: value for key, value in child.items() if key != "prior"}
+        left_out = ("usage", "logprob", "tokens")
+    if step is None or not any(key in step for key in left_out):
+        return kept
+    return {**kept, "step": {key: value for key, value in step.items() if key not in left_out}}
 
 
 def journals(folder: Path) -> Iterator[Path]:

@@ -44,7 +44,12 @@ def m003_pages(connection: Connection) -> None:
     connection.exec_driver_sql("CREATE TABLE pages (trajectory_number BIGINT, position INTEGER, messages TEXT)")
 
 
-MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_more_of_the_logs, m003_pages)
+def m004_tokens(connection: Connection) -> None:
+    """The tokens that local policies sampled."""
+    connection.exec_driver_sql("ALTER TABLE steps ADD COLUMN tokens TEXT")
+
+
+MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_more_of_the_logs, m003_pages, m004_tokens)
 """In order; the version of a database is the number of migrations it has had."""
 
 

@@ -97,6 +97,25 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenTrace:
+    """The tokens that a local policy sampled for one action: ids of its tokenizer, natural logs of their probabilities.
+
+    `margin`: the smallest lead of a chosen token over the runner-up. `undecided`: tokens whose lead was so small that
+    another batch might have said the other one. `prompt`: the ids of the context after its first `shared` ones, which
+    are those of the step before (its context, then its tokens); None: not kept. `model`: whose ids they are, as far as
+    anybody can tell (a digest); ids mean nothing to another model.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    margin: float | None = None
+    undecided: int = 0
+    prompt: tuple[int, ...] | None = None
+    shared: int = 0
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One action of the agent and what came back (tool results, user replies), in recorded order.
 
@@ -113,6 +132,7 @@ class Step:
     started_at: str | None = None
     ended_at: str | None = None
     model: str | None = None
+    tokens: TokenTrace | None = None
 
 
 Relation = Literal["subagent", "branch", "continuation"]
@@ -214,7 +234,8 @@ class ProposalRequest:
     """What a policy is asked: `n` actions for the context `messages`, none of whose keys is in `exclude`.
 
     `node` is the tree node's id as text. `environment` is a live handle only for policies that ask for one, else None.
-    `task.private` is always empty here.
+    `task.private` is always empty here. `tokens`: what a local model sampled for the last assistant messages, in their
+    order, None for those that it did not say.
     """
 
     task: Task
@@ -228,18 +249,20 @@ class ProposalRequest:
     sampling: JsonObject = field(default_factory=dict)
     exclude: frozenset[str] = frozenset()
     environment: Any = None
+    tokens: tuple[TokenTrace | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """One proposed action. `logprob` is natural log of the policy's probability; `source` is (trajectory id, step)
-    when the action was taken from a record."""
+    when the action was taken from a record; `tokens` what a local model sampled."""
 
     action: Message
     logprob: float | None = None
     usage: Usage | None = None
     finish_reason: str | None = None
     source: tuple[str, int] | None = None
+    tokens: TokenTrace | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from .canonical import canonical_bytes
 from .chat_log import ON_PAGES, LoggedSteps, joined, records_of, whole_record
+from .codec import tokens_from, tokens_to_dict
 from .conversation import conversation_id
 from .errors import StoreError
 from .exact_json import (
@@ -208,6 +209,7 @@ def step_rows(trajectory: Trajectory, row_number: int) -> Iterator[Row]:
             "started_at": clean(step.started_at),
             "ended_at": clean(step.ended_at),
             "model": clean(step.model),
+            "tokens": None if step.tokens is None else dumps(tokens_to_dict(step.tokens)),
         }
 
 
@@ -236,6 +238,7 @@ def step_from_row(row: Columns) -> Step:
         started_at=row["started_at"],
         ended_at=row["ended_at"],
         model=row["model"],
+        tokens=tokens_from(loads(row["tokens"])),
     )
 
 

@@ -56,7 +56,8 @@ steps = _table(
     "steps",
     bigint="trajectory_number",
     # role, text and tools (names of the called tools, comma separated) repeat what is in `action`, for queries.
-    text="trajectory_id role text tools action observations fidelity usage scores started_at ended_at model",
+    # tokens: what a local policy sampled, NULL otherwise.
+    text="trajectory_id role text tools action observations fidelity usage scores started_at ended_at model tokens",
     integer="position step_index",
     double="logprob",
 )

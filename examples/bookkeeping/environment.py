@@ -35,32 +35,51 @@ from ttc_replay.examples.bookkeeping.ledger import (
 )
 from ttc_replay.examples.bookkeeping.money import ZERO
 from ttc_replay.examples.bookkeeping.prompt import prompt_messages
+from ttc_replay.examples.bookkeeping.starter import EXAMPLES, STARTER_TOOLS, Desk, starter_prompt
+from ttc_replay.examples.bookkeeping.starter_scenarios import is_starter, starter_world_of
 from ttc_replay.examples.bookkeeping.tools import TOOLS
 from ttc_replay.examples.bookkeeping.verifiers import identity_failures
-from ttc_replay.examples.bookkeeping.world import Invoice, World, world_of
+from ttc_replay.examples.bookkeeping.world import DIFFICULTIES, Invoice, World, world_of
+
+LEVELS = ("starter", *DIFFICULTIES)
 
 
 class BookkeepingEnvironment:
     """One month's books. Ends with `close_month`, or on a message without calls (the month then stays open).
 
     `strict_close` makes `close_month` refuse while bank lines are open; the shipped logs were made without it.
+    The task's id says which level it is of. `level`: tasks of other levels are refused. `examples`: how many worked
+    examples the prompt of a starter task has, 0 to 8. Raises ValueError on options that cannot be.
     """
 
     inline = True
 
-    def __init__(self, *, strict_close: bool = False) -> None:
-        self._strict_close = strict_close
+    def __init__(self, *, strict_close: bool = False, level: str | None = None, examples: int = EXAMPLES) -> None:
+        if level is not None and level not in LEVELS:
+            raise ValueError(f"level {level!r}; levels: {', '.join(LEVELS)}")
+        if not 0 <= examples <= EXAMPLES:
+            raise ValueError(f"examples {examples}: from 0 to {EXAMPLES}")
+        self._strict_close, self._level, self._examples = strict_close, level, examples
+        self._desk: Desk | None = None
         self._world: World | None = None
         self._books: Books = {}
         self._closed = False
 
     def reset(self, task: Task) -> Sequence[Message]:
-        """Start the task's month; the two prompt messages. Raises ValueError for an unknown task id."""
+        """Start the task; its prompt. Raises ValueError for an unknown task id and for one of another level."""
+        if self._level is not None and not task.id.startswith(f"bookkeeping/{self._level}"):
+            raise ValueError(f"{task.id!r} is no task of level {self._level}")
+        self._desk = Desk(starter_world_of(task)) if is_starter(task.id) else None
+        if self._desk is not None:
+            return starter_prompt(self._desk.world, self._examples)
         self._world, self._books, self._closed = world_of(task), {}, False
         return prompt_messages(self._world)
 
     def step(self, action: Message) -> StepResult:
         """Execute the calls of a message in order. The step that ends the run carries the identity check's verdict."""
+        if self._desk is not None:
+            self._desk, result = self._desk.step(action)
+            return result
         world = self._require_world()
         was_closed = self._closed
         observations = [self._execute(world, call) for call in action.tool_calls]
@@ -73,16 +92,19 @@ class BookkeepingEnvironment:
     def fork(self) -> BookkeepingEnvironment:
         """An independent copy; books are never changed in place, so sharing them is safe."""
         copy = BookkeepingEnvironment.__new__(BookkeepingEnvironment)
-        copy._strict_close = self._strict_close
+        copy._strict_close, copy._level, copy._examples = self._strict_close, self._level, self._examples
+        copy._desk = self._desk
         copy._world, copy._books, copy._closed = self._world, self._books, self._closed
         return copy
 
     def tools(self) -> list[dict[str, Any]]:
-        """The eight tools."""
-        return list(TOOLS)
+        """The eight tools; on the starter level the one."""
+        return list(STARTER_TOOLS if self._desk is not None or self._level == "starter" else TOOLS)
 
     def state(self) -> dict[str, Any]:
         """The books as plain JSON, money as text: what the verifiers read."""
+        if self._desk is not None:
+            return self._desk.state()
         world = self._require_world()
         totals = balances(world.opening, self._books)
         return {
@@ -95,6 +117,8 @@ class BookkeepingEnvironment:
 
     def state_key(self) -> str:
         """Hash of the world and its books; the order in which lines were booked does not count."""
+        if self._desk is not None:
+            return self._desk.state_key()
         world = self._require_world()
         text = repr((world.difficulty, world.seed, self._strict_close, self._closed, all_bookings(self._books)))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -3,6 +3,8 @@
 Each reads only `trajectory.final_state` (what `BookkeepingEnvironment.state` gave) and the task. A search may see the
 first three; the gold, rebuilt from the task's id, is for `--accept`: books can be balanced, reconciled, within policy
 and wrong.
+
+On starter tasks they judge postings instead of books (`starter_verifiers.py`); there `progress` reads the gold.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ from decimal import Decimal
 from typing import Any
 
 from ttc_replay import Score, Trajectory, reward
+from ttc_replay.examples.bookkeeping import starter_verifiers as starter
 from ttc_replay.examples.bookkeeping.chart import BANK, SUSPENSE
 from ttc_replay.examples.bookkeeping.expectations import Expectation, expectations
 from ttc_replay.examples.bookkeeping.ledger import Booking, Books, Part, balances, books_from_json
 from ttc_replay.examples.bookkeeping.money import ZERO
+from ttc_replay.examples.bookkeeping.starter_scenarios import is_starter
 from ttc_replay.examples.bookkeeping.world import World, world_of
 
 
@@ -25,6 +29,8 @@ def identity(trajectory: Trajectory) -> Score | None:
 
     `detail["failed"]` names what does not hold. Abstains when the run has no final state.
     """
+    if is_starter(trajectory.task.id):
+        return starter.identity(trajectory)
     if (read := _read(trajectory)) is None:
         return None
     failed = identity_failures(*read)
@@ -37,6 +43,8 @@ def policy(trajectory: Trajectory) -> Score | None:
 
     A line without a booking keeps none. `detail["failed"]` names the broken rules by line. No gold is read.
     """
+    if is_starter(trajectory.task.id):
+        return starter.policy(trajectory)
     if (read := _read(trajectory)) is None:
         return None
     world, books, _ = read
@@ -53,6 +61,8 @@ def progress(trajectory: Trajectory) -> Score | None:
     A line is clean when it is booked once, with the feed's amount and within policy; spoilt when booked otherwise.
     Closing what is not clean costs the 0.1 that it would have earned.
     """
+    if is_starter(trajectory.task.id):
+        return starter.progress(trajectory)
     if (read := _read(trajectory)) is None:
         return None
     world, books, closed = read
@@ -73,6 +83,8 @@ def progress(trajectory: Trajectory) -> Score | None:
 @reward
 def gold(trajectory: Trajectory) -> Score | None:
     """1.0 when the month is closed and every booking equals the auditor's; `detail["wrong"]` names the other lines."""
+    if is_starter(trajectory.task.id):
+        return starter.gold(trajectory)
     if (read := _read(trajectory)) is None:
         return None
     world, books, closed = read

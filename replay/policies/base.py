@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from ...storage.errors import TtcError
 from ...storage.records import Message, Proposal, ProposalRequest, Trajectory
 
 ProposalLike: TypeAlias = Proposal | Message | Mapping[str, Any]
-Batch: TypeAlias = Sequence[Sequence[ProposalLike]]
+Batch: TypeAlias = Sequence[Sequence[ProposalLike] | TtcError]
 
 
 @runtime_checkable
@@ -23,11 +24,13 @@ class Policy(Protocol):
       False: they do (a table of known actions);
     * `inline = True`: never blocks, may run on the event loop;
     * `prepare(records)`: see `Prepared`; `identity() -> dict`: what goes into the call key, default the spec;
+    * `report() -> dict`: what the run's report says of the policy, beside its name;
+    * `priced = False`: no price is known, so that a limit of cost cannot bind;
     * `metered = True`: calls cost tokens or money; journalled against the budgets and never made twice.
     """
 
     def propose(self, requests: Sequence[ProposalRequest]) -> Batch | Awaitable[Batch]:
-        """For each request at most `n` actions, none of them in `exclude`."""
+        """For each request at most `n` actions, none of them in `exclude`; an error in their place fails that ask."""
         ...
 
 

@@ -6,7 +6,8 @@ prints and retries; its HTTP client is ours, follows no redirect and sends one r
 
 Decisions: a server that gives fewer than `n` choices gives fewer proposals (the search asks again, with another seed);
 `exclude` is not filtered (a duplicate is a vote and was paid for, and a stored reply must not depend on it); an empty
-message is an action like any other and counted in `empty_total`.
+message is an action like any other and counted in `empty_total`; a server at an address of its own is asked once for
+its models, right before the first call that is not in the journal: a run that needs no call needs no server.
 """
 
 from __future__ import annotations
@@ -15,21 +16,23 @@ import asyncio
 import importlib
 import importlib.util
 import json
-import math
+import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from ...storage.canonical import canonical_json
-from ...storage.codec import parse_arguments
-from ...storage.errors import MissingExtra, MissingKey, ProviderReplyInvalid, UsageError
-from ...storage.records import Message, Proposal, ProposalRequest, ToolCall, Usage
+from ...storage.errors import MissingKey, ProviderReplyInvalid, UsageError
+from ...storage.records import Proposal, ProposalRequest, Usage
 from ..calls import add_usage
+from .health import LOOK_SECONDS, look
+from .litellm_client import Connection, Target, load_litellm
+from .litellm_options import check_options
 from .pace import Pace, TrajectoryPace
-from .pricing import Prices
+from .pricing import GivenPrices, Prices
+from .replies import proposals_of
 from .retry import (
     EXCHANGE,
     NOT_A_COMPLETION,
@@ -37,15 +40,14 @@ from .retry import (
     Backoff,
     Callee,
     Exchange,
-    after_response,
-    before_request,
     failure_of,
     missing_key,
     public_url,
     with_retries,
 )
-from .wire import wire_messages, wire_tool
+from .wire import fold_seed, wire_messages, wire_tool
 
+_LOG = logging.getLogger("ttc_replay.litellm")
 SAMPLING_KEYS = ("temperature", "top_p", "max_tokens", "stop", "presence_penalty", "frequency_penalty")
 """Keys of `ProposalRequest.sampling` that are sent; others (`first_sample`) only make the call key differ."""
 BYTES_PER_TOKEN = 3
@@ -54,66 +56,6 @@ AMBIENT = frozenset(
     {"azure", "azure_ai", "azure_text", "bedrock", "sagemaker", "vertex_ai", "vertex_ai_beta", "ollama"}
 )
 """Providers that may take credentials from elsewhere than a key variable (roles, cloud logins), or need none."""
-OWN_CLIENT = frozenset({"azure", "azure_text"})
-"""Providers that take only a client class of their own: they keep LiteLLM's client, without our hooks."""
-
-
-def load_litellm() -> Any:
-    """The `litellm` module, quiet and offline. Raises MissingExtra. First import about 5 s of CPU."""
-    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it fetches the map from the network while importing
-    os.environ.setdefault("LITELLM_MODE", "PRODUCTION")  # else it loads the nearest .env file
-    try:
-        module: Any = importlib.import_module("litellm")
-    except ImportError as cause:
-        raise MissingExtra(
-            f"the litellm policy needs LiteLLM: {cause}", hint="pip install 'ttc-replay[litellm]'"
-        ) from cause
-    module.suppress_debug_info = True  # else it prints to stdout on errors
-    module.telemetry = False
-    return module
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where calls go: what LiteLLM makes of `model` and the environment variables."""
-
-    provider: str
-    name: str
-    api_key: str | None
-    api_base: str | None
-    supported: frozenset[str]
-    prices: Prices
-
-
-class Connection:
-    """The HTTP client, the call slots and the trajectories' paces of one event loop."""
-
-    def __init__(self, target: Target, concurrency: int, timeout_seconds: float, pace: TrajectoryPace):
-        self.slots = asyncio.Semaphore(concurrency)
-        self.pace = pace
-        self.client: Any = None
-        if target.provider in OWN_CLIENT:
-            return
-        handlers = importlib.import_module("litellm.llms.custom_httpx.http_handler")
-        hooks = {"request": [before_request], "response": [after_response]}
-        self.client = handlers.AsyncHTTPHandler(timeout=timeout_seconds, event_hooks=hooks, follow_redirects=False)
-        sdk = importlib.import_module("openai").AsyncOpenAI(
-            api_key=target.api_key or "none",
-            base_url=target.api_base,
-            max_retries=0,
-            http_client=self.client.client,
-        )
-        # LiteLLM hands a provider's call either to an HTTP handler or to the OpenAI SDK, which of them changes with
-        # its version: this one object serves as both.
-        for name in ("chat", "api_key", "base_url", "_base_url"):
-            setattr(self.client, name, getattr(sdk, name))
-
-    async def close(self) -> None:
-        """Close the sockets."""
-        if self.client is not None:
-            await self.client.close()
-        else:
-            await importlib.import_module("litellm").close_litellm_async_clients()
 
 
 @dataclass(eq=False)
@@ -127,7 +69,8 @@ class LiteLLMPolicy:
     `trajectory_requests_per_minute` those of each trajectory.
     `seed_parameter` sends the request's seed where the provider knows seeds.
     `send_reasoning` returns the model's earlier reasoning to it. `logprobs` gives each proposal the sum of its tokens'
-    log probabilities. Raises UsageError on options that cannot be.
+    log probabilities. `input_cost_per_token` and `output_cost_per_token` (USD) go before the price map.
+    `health_check`: see `health.look`. Raises UsageError on options that cannot be.
 
     Counters for reports: `attempts_total`, `retries_total`, `throttled_total`, `invalid_total`, `empty_total`.
     """
@@ -151,6 +94,9 @@ class LiteLLMPolicy:
     seed_parameter: bool = True
     parallel_tool_calls: bool | None = None
     send_reasoning: bool = False
+    input_cost_per_token: float | None = None
+    output_cost_per_token: float | None = None
+    health_check: bool = True
     sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep, repr=False)
 
     batched: ClassVar[bool] = False
@@ -166,25 +112,22 @@ class LiteLLMPolicy:
     empty_total: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        _check_numbers(self)
-        if self.api_key is not None and self.api_key_env is not None:
-            raise UsageError("api_key and api_key_env exclude each other", hint="keep api_key_env: it names a variable")
-        parts = urlsplit(self.api_base) if self.api_base is not None else None
-        if parts is not None and (parts.scheme not in ("http", "https") or not parts.hostname):
-            raise UsageError(
-                f"api_base is no http(s) URL: {public_url(self.api_base)}", hint="e.g. http://localhost:8000/v1"
-            )
+        check_options(self)
         self._pace = Pace(self.requests_per_minute, self.sleep)
         self._litellm: Any = None
         self._target: Target | None = None
         self._checked = False
+        self._looked = False
         self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, Connection] = WeakKeyDictionary()
 
     def check(self) -> None:
         """Refuse what cannot work before anything is spent; calls nobody.
 
-        Raises MissingExtra, MissingKey, and UsageError for an unknown provider or an option it does not know.
+        Raises MissingKey, and UsageError for an unknown provider or an option it does not know.
         """
+        if "@" in urlsplit(self.api_base or "").netloc:  # it would go out beside the key, which HTTP clients refuse
+            told = f"api_base {public_url(self.api_base)} may not hold a user name or a password"
+            raise UsageError(told, hint="name the variable of a key: --policy-opt api_key_env=NAME")
         target = self._resolve()
         self._check_key(target)
         wanted = {
@@ -196,6 +139,16 @@ class LiteLLMPolicy:
         if unknown:
             raise UsageError(f"{target.provider} does not know {', '.join(unknown)}", hint="leave the option out")
         self._checked = True
+
+    @property
+    def priced(self) -> bool:
+        """Whether a price is known; else calls count as 0.0 USD, and a limit of cost cannot bind."""
+        return self._resolve().prices.known
+
+    def report(self) -> dict[str, Any]:
+        """What the run's report says of the policy: whether a price is known, and this session's counters."""
+        names = ("attempts", "retries", "throttled", "invalid", "empty")
+        return {"priced": self.priced, **{name: getattr(self, f"{name}_total") for name in names}}
 
     def identity(self) -> dict[str, Any]:
         """What goes into the call key: provider, model, address and every parameter that is sent; never the key."""
@@ -225,6 +178,8 @@ class LiteLLMPolicy:
         """
         if not self._checked:
             await asyncio.to_thread(self.check)
+        if not self._looked:
+            await self._look()
         answers = await asyncio.gather(*(self._one(request) for request in requests), return_exceptions=True)
         done: list[list[Proposal]] = []
         for answer in answers:
@@ -238,6 +193,23 @@ class LiteLLMPolicy:
         connection = self._connections.pop(asyncio.get_running_loop(), None)
         if connection is not None:
             await connection.close()
+
+    async def _look(self) -> None:
+        """Ask the server for its models, once; see `health.look` for what it raises."""
+        connection, target = self._connection(), self._resolve()
+        async with connection.looking:
+            if not self._looked and self._is_own_server(target) and connection.client is not None:
+                seconds = min(LOOK_SECONDS, self.timeout_seconds)
+                client, base = connection.client.client, str(target.api_base)
+                warning = await look(client, base, target.name, self._callee(), target.api_key, seconds)
+                if warning is not None:
+                    _LOG.warning("%s", warning)
+            self._looked = True
+
+    def _is_own_server(self, target: Target) -> bool:
+        """Whether the user named the address of an OpenAI-compatible API."""
+        alike = {"openai", "custom_openai", "openai_like", *self._litellm.openai_compatible_providers}
+        return self.health_check and self._effective_base is not None and target.provider in alike
 
     async def _one(self, request: ProposalRequest) -> list[Proposal]:
         connection = self._connection()
@@ -260,7 +232,7 @@ class LiteLLMPolicy:
             paid.append(self.estimate(request) if is_untold and not response.choices else usage)
             if not response.choices:
                 raise AttemptFailed("invalid", f"{self._place}: the reply has no choices", hint=NOT_A_COMPLETION)
-            return [proposal_of(choice) for choice in response.choices[: request.n]]
+            return proposals_of(response, request.n)
 
         async with connection.slots:  # a call that backs off keeps its slot: that is what slows the others down too
             backoff = Backoff(self.retries, self.max_retry_seconds)
@@ -268,9 +240,7 @@ class LiteLLMPolicy:
                 attempt, backoff, seed=request.seed, sleep=self.sleep, on_failure=self._count
             )
         self.empty_total += sum(not item.action.text and not item.action.tool_calls for item in proposals)
-        first = proposals[0]
-        proposals[0] = Proposal(first.action, first.logprob, add_usage(paid), first.finish_reason)
-        return proposals
+        return [replace(proposals[0], usage=add_usage(paid)), *proposals[1:]]
 
     async def _send(self, request: ProposalRequest, connection: Connection) -> Any:
         parameters = self._parameters(request)
@@ -356,10 +326,14 @@ class LiteLLMPolicy:
             if provider == "openai":
                 known_key = known_key or os.environ.get("OPENAI_API_KEY")
             supported = self._litellm.get_supported_openai_params(name, custom_llm_provider=provider) or ()
-            prices = Prices(self._litellm, provider, name)
+            prices = Prices(self._litellm, provider, name, self._given_prices())
             base = base or self._effective_base
             self._target = Target(provider, name, key or known_key, base, frozenset(supported), prices)
         return self._target
+
+    def _given_prices(self) -> GivenPrices | None:
+        given = (self.input_cost_per_token, self.output_cost_per_token)
+        return None if given == (None, None) else (given[0] or 0.0, given[1] or 0.0)
 
     def _callee(self) -> Callee:
         target = self._resolve()
@@ -376,52 +350,3 @@ class LiteLLMPolicy:
         names = [name for name in missing if name.endswith(("_KEY", "_TOKEN"))]
         if names:
             raise missing_key(target.provider, " or ".join(names))
-
-
-def proposal_of(choice: Any) -> Proposal:
-    """One choice of a completion; arguments are kept as written, parsed where they are a JSON object."""
-    message = choice.message
-    calls = tuple(_call_of(call) for call in message.tool_calls or ())
-    content = message.content if message.content is not None or calls else ""
-    action = Message("assistant", content, getattr(message, "reasoning_content", None), calls)
-    return Proposal(action, _logprob(choice), None, choice.finish_reason)
-
-
-def _call_of(call: Any) -> ToolCall:
-    raw = call.function.arguments or ""
-    arguments = parse_arguments(raw)
-    try:
-        canonical_json(arguments)
-    except ValueError:  # NaN or 1e400: Python reads it, JSON does not have it
-        arguments = None
-    return ToolCall(call.id, call.function.name or "", arguments, raw)
-
-
-def _logprob(choice: Any) -> float | None:
-    tokens = getattr(getattr(choice, "logprobs", None), "content", None)
-    return float(sum(token.logprob for token in tokens)) if tokens else None
-
-
-def fold_seed(seed: int) -> int:
-    """A 63-bit seed as 31 bits, which every server takes; all bits count."""
-    return (seed ^ (seed >> 31) ^ (seed >> 62)) & 0x7FFFFFFF
-
-
-def _check_numbers(policy: LiteLLMPolicy) -> None:
-    if not policy.model or not isinstance(policy.model, str):
-        raise UsageError("the litellm policy needs a model", hint="--policy-opt model=openai/NAME")
-    whole = {"max_tokens": 1, "concurrency": 1, "retries": 0}
-    for name, low in whole.items():
-        value = getattr(policy, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise UsageError(f"{name} must be a whole number, at least {low}: {value!r}")
-    rates = ("requests_per_minute", "trajectory_requests_per_minute")
-    for name in ("timeout_seconds", "max_retry_seconds", "temperature", "top_p", *rates):
-        value = getattr(policy, name)
-        if value is None and name in ("temperature", "top_p", *rates):
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise UsageError(f"{name} must be a number, at least 0: {value!r}")
-    for name in ("timeout_seconds", *rates):
-        if getattr(policy, name) == 0:
-            raise UsageError(f"{name} must be above 0")

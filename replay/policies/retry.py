@@ -41,13 +41,14 @@ INVALID_RETRIES = 1
 """A reply that is no completion is asked for once more: a broken server would only be paid again and again."""
 NOT_A_COMPLETION = "is api_base the address of an OpenAI-compatible API (it often ends in /v1)?"
 """Hint for a reply that is no completion."""
+IS_IT_RUNNING = "is the server running, and api_base right? how to start one: docs/servers.md"
 _TROUBLE = "the provider has trouble: the same command resumes later"
 _SEED_RANGE = float(1 << 63)
 _SECRETS = re.compile(r"\b(?:sk|gsk|xai|hf)[-_][\w\-*.]{6,}|\bAIza[\w-]{20,}|(?i:bearer)\s+\S+")
 _NOISE = re.compile(r"^(?:\s*(?:litellm\.)?\w*(?:Error|Timeout|Exception)(?: -|:)?\s+)+")
 _WIRE_ERRORS = ("httpx", "httpcore", "aiohttp")
 _THROTTLED = "lower --concurrency, or raise --policy-opt max_retry_seconds"
-_REFUSED_HINTS = {
+REFUSED_HINTS = {
     400: "the provider does not take this request: look at the model name and the policy's options",
     401: "the key is wrong or expired",
     403: "the key may not use this model",
@@ -225,30 +226,31 @@ def failure_of(error: Exception, exchange: Exchange, callee: Callee) -> TtcError
     """What one failed attempt means: AttemptFailed where another may help, else the error to show."""
     name = type(error).__name__
     status = exchange.status if exchange.requests else getattr(error, "status_code", None)
-    said = _reason(error, callee)
+    said = reason_of(error, callee)
     reason = f"{callee.place}: {said}"
     if name == "ContextWindowExceededError":
         return ProviderRefused(reason, hint="the conversation is too long: lower --max-depth or max_tokens")
-    if any(isinstance(cause, ImportError) for cause in _causes(error)):
+    if any(isinstance(cause, ImportError) for cause in causes(error)):
         return ProviderRefused(reason, hint="a package that this provider needs is not installed")
     if isinstance(error, TimeoutError) or (name == "Timeout" and status in (None, 200, 408)):
         late = f"{callee.place}: no reply within {callee.timeout_seconds:g} s"
         return AttemptFailed("unavailable", late, hint="raise --policy-opt timeout_seconds")
     if status is None:
         lost = f"cannot reach {callee.place}: {said}"
-        return AttemptFailed("unavailable", lost, hint="is the server running, and api_base right?")
+        return AttemptFailed("unavailable", lost, hint=IS_IT_RUNNING)
     if status < 300:
-        return _broken(error, reason)
+        return _broken(error, callee.place, said)
     return _status_failure(error, int(status), exchange, reason, callee)
 
 
-def _broken(error: Exception, reason: str) -> AttemptFailed:
+def _broken(error: Exception, place: str, said: str) -> AttemptFailed:
     """A response came, with status 2xx, but no completion in it."""
-    if any(type(cause).__module__.startswith(_WIRE_ERRORS) for cause in _causes(error)):
+    reason = f"{place}: {said}"
+    if any(type(cause).__module__.startswith(_WIRE_ERRORS) for cause in causes(error)):
         return AttemptFailed("unavailable", f"{reason} (the reply was cut off)", hint=_TROUBLE)
     if getattr(error, "status_code", None) in THROTTLING_STATUSES:
         return AttemptFailed("throttled", reason, hint=_THROTTLED)  # gateways send such errors in the body of a 200
-    return AttemptFailed("invalid", reason, hint=NOT_A_COMPLETION)
+    return AttemptFailed("invalid", f"{place}: the reply is no completion: {said}", hint=NOT_A_COMPLETION)
 
 
 def _status_failure(
@@ -265,7 +267,7 @@ def _status_failure(
         where = public_url(exchange.headers.get("location"))
         told = f"{callee.place}: redirects to {where} ({status}), which is not followed"
         return ProviderRefused(told, hint="set api_base to the address it redirects to")
-    return ProviderRefused(f"{reason} ({status})", hint=_REFUSED_HINTS.get(status, _REFUSED_HINTS[400]))
+    return ProviderRefused(f"{reason} ({status})", hint=REFUSED_HINTS.get(status, REFUSED_HINTS[400]))
 
 
 def missing_key(provider: str, names: str) -> MissingKey:
@@ -283,7 +285,7 @@ def public_url(url: str | None) -> str | None:
     return f"{parts.scheme}://{parts.hostname}{port}{parts.path}" if parts.hostname else parts.path
 
 
-def _reason(error: Exception, callee: Callee) -> str:
+def reason_of(error: Exception, callee: Callee) -> str:
     """The provider's own words in one line, at most 300 characters, without keys."""
     text = _NOISE.sub("", str(error).partition("Traceback (most recent")[0]).strip()
     start = text.find("{")
@@ -300,7 +302,7 @@ def _headers_of(error: Exception) -> dict[str, str]:
     return {str(name).lower(): str(value) for name, value in found.items()}
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """The error and what it came from, at most 20 links."""
     current: BaseException | None = error
     for _ in range(20):

@@ -79,3 +79,8 @@ def _wire_call(call: ToolCall) -> dict[str, Any]:
 def wire_tool(tool: ToolSchema) -> dict[str, Any]:
     """`{"type": "function", "function": ...}`, also from a bare function schema."""
     return dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)}
+
+
+def fold_seed(seed: int) -> int:
+    """A 63-bit seed as 31 bits, which every server takes; all bits count."""
+    return (seed ^ (seed >> 31) ^ (seed >> 62)) & 0x7FFFFFFF

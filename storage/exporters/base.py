@@ -110,7 +110,10 @@ class Selection(Protocol):
 @runtime_checkable
 class Exporter(Protocol):
     """A dataset format. `columns` are the top-level columns, each a list of JSON objects; `units` what a row may be
-    (the first is the default). Plain class attributes will do."""
+    (the first is the default). Plain class attributes will do.
+
+    Optional: `with_token_ids()` is the same format with columns of token ids (see `token_ids.py`).
+    """
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .options import ExportOptions
+from .token_ids import INTEGERS
 
 _TRAIN = {
     "trl-sft": """\
@@ -65,7 +66,7 @@ def _front_matter(columns: Sequence[str], splits: Sequence[str]) -> str:
         lines += [f"  - split: {split}", f"    path: {split}.jsonl"]
     lines += ["dataset_info:", "  features:"]
     for column in columns:
-        lines += [f"  - name: {column}", "    list: json"]
+        lines += [f"  - name: {column}", f"    list: {INTEGERS.get(column, 'json')}"]
     return "\n".join([*lines, "tags:", "- ttc-replay", "---"])
 
 

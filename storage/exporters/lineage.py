@@ -8,6 +8,7 @@ from typing import Any
 from ..canonical import content_id
 from ..records import Node, Score
 from .base import Candidate
+from .token_ids import INTEGERS
 from .tree import mean_value
 
 
@@ -55,8 +56,8 @@ def values(scores: Mapping[str, Score]) -> dict[str, float | None]:
 
 
 def dedupe_key(columns: Mapping[str, Any]) -> str:
-    """Identity of what a row teaches: its messages and tools, call ids left out."""
-    return content_id(_without_ids(columns))
+    """Identity of what a row teaches: its messages and tools, call ids and token ids left out."""
+    return content_id(_without_ids({name: value for name, value in columns.items() if name not in INTEGERS}))
 
 
 def _without_ids(value: Any) -> Any:

@@ -17,7 +17,8 @@ class ExportOptions:
 
     `unit` None takes the format's own. `min_gain` None means any gain above 0, else gain >= `min_gain`. `per_task` caps
     counterfactuals a task. `margin` and `min_visits` are for pairs: by how much the mean value of a searched sibling
-    must be lower, and how often it must have been visited, to be rejected.
+    must be lower, and how often it must have been visited, to be rejected. `token_ids`: rows also have the token ids
+    that a local policy sampled, and those without are dropped.
     """
 
     format: str
@@ -35,6 +36,7 @@ class ExportOptions:
     redact: bool = True
     margin: float = 0.1
     min_visits: int = 2
+    token_ids: bool = False
 
     @property
     def is_file(self) -> bool:
@@ -43,6 +45,7 @@ class ExportOptions:
 
     def recorded(self) -> dict[str, Any]:
         """The options that decide what is in the rows, as plain JSON; `out` is not among them."""
+        more = {"token_ids": True} if self.token_ids else {}
         return {
             "runs": list(self.runs),
             "dataset": self.dataset,
@@ -57,6 +60,7 @@ class ExportOptions:
             "redact": self.redact,
             "margin": self.margin,
             "min_visits": self.min_visits,
+            **more,
         }
 
 

@@ -18,6 +18,7 @@ from .lineage import common, dedupe_key, node_facts, values
 from .options import ExportOptions
 from .render import Renderer, Unrenderable, masker
 from .selection import true_enough
+from .token_ids import check_secrets, pair
 from .tree import ROOT, StoredTree, mean_value
 
 
@@ -25,9 +26,15 @@ class TrlDpo:
     """For each searched step of an accepted counterfactual: that action against each worse sibling."""
 
     name: ClassVar[str] = "trl-dpo"
-    columns: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected", "tools")
+    columns: tuple[str, ...] = ("prompt", "chosen", "rejected", "tools")
     units: ClassVar[tuple[str, ...]] = ("step",)
     training: ClassVar[tuple[str, Mapping[str, Any]]] = ("dpo_config.json", {})
+
+    def with_token_ids(self) -> TrlDpo:
+        """The same with `prompt_ids`, `chosen_ids` and `rejected_ids`; the recorded sibling has none: no such pairs."""
+        other = TrlDpo()
+        other.columns = (*self.columns, "prompt_ids", "chosen_ids", "rejected_ids")
+        return other
 
     def rows(self, selection: Selection) -> Iterator[Row | Dropped]:
         """Pairs in the order of the selection, then by step, then by the sibling's node id.
@@ -71,6 +78,8 @@ class TrlDpo:
                 continue
             try:
                 columns = _pair(candidate, renderer, chosen, rejected)
+                if "prompt_ids" in self.columns:
+                    columns |= _ids(candidate, renderer, chosen, rejected)
             except Unrenderable as problem:
                 yield Dropped(problem.reason)
                 continue
@@ -119,6 +128,13 @@ def _pair(candidate: Candidate, renderer: Renderer, chosen: Node, rejected: Node
     prompt, better = renderer.conversation(context, [chosen.step.action])
     _, worse = renderer.conversation(context, [rejected.step.action], wanted=False)
     return {"prompt": prompt, "chosen": better, "rejected": worse, "tools": renderer.tools}
+
+
+def _ids(candidate: Candidate, renderer: Renderer, chosen: Node, rejected: Node) -> dict[str, Any]:
+    sides = [node.step.action for node in (chosen, rejected) if node.step is not None]
+    index = chosen.step.index if chosen.step is not None else 0
+    check_secrets(renderer, [*candidate.context(index), *sides])
+    return pair(candidate.counterfactual.steps, chosen, rejected)
 
 
 def _opposite(columns: Mapping[str, Any]) -> str:

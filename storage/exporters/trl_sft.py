@@ -15,6 +15,7 @@ from ..records import Message, Step
 from .base import Candidate, Dropped, Row, Selection
 from .lineage import common, dedupe_key, node_facts, values
 from .render import Renderer, Unrenderable, masker
+from .token_ids import check_secrets, sequence
 from .tree import StoredTree
 
 
@@ -22,12 +23,18 @@ class TrlSft:
     """One row a counterfactual (`rest`), or one a searched step (`step`)."""
 
     name: ClassVar[str] = "trl-sft"
-    columns: ClassVar[tuple[str, ...]] = ("prompt", "completion", "tools")
+    columns: tuple[str, ...] = ("prompt", "completion", "tools")
     units: ClassVar[tuple[str, ...]] = ("rest", "step")
     training: ClassVar[tuple[str, Mapping[str, Any]]] = (
         "sft_config.json",
         {"assistant_only_loss": True, "chat_template_path": "chat_template.jinja", "completion_only_loss": True},
     )
+
+    def with_token_ids(self) -> TrlSft:
+        """The same with `input_ids`, which the trainer takes instead of the messages, and `completion_mask`."""
+        other = TrlSft()
+        other.columns = (*self.columns, "input_ids", "completion_mask")
+        return other
 
     def rows(self, selection: Selection) -> Iterator[Row | Dropped]:
         """Rows in the order of the selection; one drop for each row that cannot be rendered."""
@@ -50,11 +57,10 @@ class TrlSft:
         path = tree.follow(candidate.counterfactual.steps)
         for steps, answer in parts(searched, selection.options.unit or self.units[0]):
             try:
-                prompt, completion = renderer.conversation(candidate.context(steps[0].index), answer)
+                columns = self._columns(candidate, renderer, steps, answer)
             except Unrenderable as problem:
                 yield Dropped(problem.reason)
                 continue
-            columns = {"prompt": prompt, "completion": completion, "tools": renderer.tools}
             nodes = [path[step.index] for step in steps if step.index in path]
             lineage = common(candidate) | {
                 "step": steps[0].index,
@@ -65,6 +71,17 @@ class TrlSft:
                 "node_scores": values(scores.get(nodes[-1].node, {})) if nodes else {},
             }
             yield Row(columns, candidate, dedupe_key(columns), lineage)
+
+    def _columns(
+        self, candidate: Candidate, renderer: Renderer, steps: Sequence[Step], answer: list[Message]
+    ) -> dict[str, Any]:
+        context = candidate.context(steps[0].index)
+        prompt, completion = renderer.conversation(context, answer)
+        columns: dict[str, Any] = {"prompt": prompt, "completion": completion, "tools": renderer.tools}
+        if "input_ids" in self.columns:
+            check_secrets(renderer, [*context, *answer])
+            columns |= sequence(candidate.counterfactual.steps, steps[0].index, len(steps))
+        return columns
 
 
 def parts(searched: Sequence[Step], unit: str) -> Iterator[tuple[Sequence[Step], list[Message]]]:

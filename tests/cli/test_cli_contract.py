@@ -67,7 +67,7 @@ def test_ingest_keys(cli: Any, record: Any, write_logs: Any, tmp_path: Path) -> 
 
 def test_search_keys_and_empty_selection(cli: Any, toys: Path, search_toys: Any) -> None:
     report = cli(*search_toys, "--json").document
-    assert keys(report) == {"v", "run", "algorithm", "judge", "trajectories", "totals"}
+    assert keys(report) == {"v", "run", "algorithm", "judge", "policy", "trajectories", "totals"}
     assert [keys(row) for row in report["trajectories"]] == [words(SEARCH_ROW)] * 3
     assert keys(report["totals"]) == words(SEARCH_TOTALS)
     assert keys(report["totals"]["gate"]) == {"accepted", "refused"}

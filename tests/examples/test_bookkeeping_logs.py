@@ -1,4 +1,4 @@
-"""The shipped logs: reproducible, re-executable, honest about what made them, with the failures the demo needs."""
+"""The shipped logs of scripted agents: reproducible, re-executable, honest about what made them, with failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from ttc_replay.storage.canonical import canonical_json
 from ttc_replay.storage.codec import messages_from, messages_to_dicts, steps_from_messages
 
 ROWS: list[dict[str, Any]] = [
-    json.loads(line) for path in sorted(LOGS.glob("*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()
+    json.loads(line)
+    for level in sorted(DIFFICULTIES)
+    for line in (LOGS / f"{level}.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 
 
@@ -33,7 +35,7 @@ def named(row: dict[str, Any]) -> str:
 
 def test_the_recorder_makes_the_same_files_to_the_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--out", str(tmp_path)]) == 0
-    shipped = {path.name: path.read_bytes() for path in LOGS.iterdir()}
+    shipped = {f"{level}.jsonl": (LOGS / f"{level}.jsonl").read_bytes() for level in DIFFICULTIES}
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == shipped
     assert capsys.readouterr().out.count(" bytes\n") == len(shipped) == len(DIFFICULTIES)
     assert sum(map(len, shipped.values())) < 1_500_000

@@ -92,6 +92,10 @@ def test_a_hosted_provider_without_a_key_is_refused_before_any_call(wire: Any, m
     [
         ({"model": "no-such-thing"}, "no provider is known"),
         ({"model": "anthropic/claude-x", "api_key": "sk-test", "logprobs": True}, "logprobs"),
+        (
+            {"model": "openai/m", "api_base": "http://u:p@127.0.0.1:9/v1"},
+            "^api_base http://127.0.0.1:9/v1 may not hold",
+        ),
     ],
 )
 def test_check_refuses_what_cannot_work(
@@ -114,6 +118,14 @@ def test_check_refuses_what_cannot_work(
         {"temperature": "hot"},
         {"retries": 1.5},
         {"api_base": "localhost:8000"},
+        {"api_base": "http://localhost:80a/v1"},
+        {"api_base": 8000},
+        {"input_cost_per_token": -1e-6},
+        {"output_cost_per_token": "dear"},
+        {"extra_body": "top_k=3"},
+        {"extra_body": {"n": 8}},
+        {"extra_body": {"stream": True, "top_k": 3}},
+        {"extra_body": {"max_tokens": 100_000}},
         {"api_key": "k", "api_key_env": "K"},
     ],
     ids=str,

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from ttc_replay.replay.policies.base import Policy
-from ttc_replay.replay.policies.litellm import fold_seed
-from ttc_replay.replay.policies.wire import wire_messages
+from ttc_replay.replay.policies.wire import fold_seed, wire_messages
 from ttc_replay.storage.records import Message, ToolCall
 
 PROVIDERS = ("openai/local-model", "hosted_vllm/local-model")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttc_replay.replay.policies.litellm import fold_seed
-from ttc_replay.replay.policies.wire import wire_messages
+from ttc_replay.replay.policies.wire import fold_seed, wire_messages
 from ttc_replay.storage.records import Message, ToolCall
 
 
