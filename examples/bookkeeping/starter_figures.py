@@ -63,7 +63,7 @@ def base(model: LocalPolicy, count: int) -> None:
         )
 
 
-def levels(model: LocalPolicy, count: int, most_steps: int = 16) -> None:
+def levels(model: LocalPolicy, count: int, most_steps: int = 8) -> None:
     """A few runs of the other levels with the same model: every call is valid, whatever it says."""
     for level in world.DIFFICULTIES:
         began = time.process_time()
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = LocalPolicy(**OPTIONS)
     work: dict[str, Any] = {
         "base": lambda: base(model, given.tasks),
-        "levels": lambda: levels(model, 3),
+        "levels": lambda: levels(model, 2),
         "search": lambda: search(model, given.runs, given.budget),
     }
     for part in given.parts:

@@ -102,22 +102,32 @@ def _text(raw: str) -> str:
 
 
 def _marked(text: str, style: CallStyle) -> tuple[str, list[Found]]:
-    """Each call between its own marks; the last may lack the closing one."""
-    begin, end = re.escape(style.marker), re.escape(style.closing.strip())
-    rest, found, place = [], [], 0
-    for match in re.finditer(rf"{begin}(.*?)(?:{end}|\Z)", text, re.DOTALL):
-        body = match[1].strip()
-        call = _named(body, 0, "arguments")
-        if call is not None and call[1] == len(body):
-            found.append(call[0])
-        elif (broken := _broken(body)) is not None:
-            found.append(broken)
-        else:
-            continue
-        rest.append(text[place : match.start()].strip())
-        place = match.end()
+    """Each call between its own marks; the last may lack the closing one. Marks inside a call's JSON are text."""
+    rest: list[str] = []
+    found: list[Found] = []
+    place, start = 0, text.find(style.marker)
+    while start >= 0:
+        body = start + len(style.marker)
+        call, end = _one_marked(text, body, style.closing.strip())
+        if call is not None:
+            found.append(call)
+            rest.append(text[place:start].strip())
+            place = end
+        start = text.find(style.marker, body if call is None else end)
     rest.append(text[place:] if not found else text[place:].strip())
     return "\n".join(part for part in rest if part), found
+
+
+def _one_marked(text: str, body: int, closing: str) -> tuple[Found | None, int]:
+    """The call whose text begins at `body`, and where it ends; None when not even its name can be read."""
+    whole = _named(text, _skip(text, body), "arguments")
+    after = _skip(text, whole[1]) if whole is not None else -1
+    if whole is not None and (after == len(text) or text.startswith(closing, after)):
+        return whole[0], min(after + len(closing), len(text))
+    end = text.find(closing, body)
+    if end < 0:
+        return _broken(text[body:].strip()), len(text)
+    return _broken(text[body:end].strip()), end + len(closing)
 
 
 def _broken(body: str) -> Found | None:
@@ -151,10 +161,20 @@ def _listed(tail: str) -> Iterator[Found]:
 
 
 def _behind_marks(tail: str, mark: str, between: str) -> Iterator[Found]:
-    for part in tail.split(mark):
-        name, seen, raw = part.partition(between)
-        if seen and name.strip():
-            yield name.strip(), raw.strip()
+    """Names and arguments; a mark inside the arguments' JSON begins no call."""
+    place = 0
+    while (split := tail.find(between, place)) >= 0:
+        stop = tail.find(mark, place)
+        if 0 <= stop < split:
+            place = stop + len(mark)  # a mark behind which nothing is called
+            continue
+        start = _skip(tail, split + len(between))
+        parsed = members(tail, start)
+        stop = tail.find(mark, parsed[1] if parsed is not None else start)
+        stop = len(tail) if stop < 0 else stop
+        if tail[place:split].strip():
+            yield tail[place:split].strip(), tail[start:stop].strip()
+        place = stop + len(mark)
 
 
 def _bare(text: str, style: CallStyle, names: Collection[str]) -> tuple[str, list[Found]]:

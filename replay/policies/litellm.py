@@ -301,8 +301,7 @@ class LiteLLMPolicy:
 
     @property
     def _effective_base(self) -> str | None:
-        prefix = (self._prefix or "openai").upper()
-        names = (f"{prefix}_BASE_URL", f"{prefix}_API_BASE")
+        names = [f"{(self._prefix or 'openai').upper()}_{end}" for end in ("BASE_URL", "API_BASE")]
         return self.api_base or next((os.environ[name] for name in names if os.environ.get(name)), None)
 
     @property

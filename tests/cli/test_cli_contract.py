@@ -357,7 +357,7 @@ def test_secrets_are_masked_on_every_stream(cli: Any, record: Any, write_logs: A
     for command in (
         ("show", found),
         ("show", found, "--raw", "--json"),
-        ("sql", "select prompt from trajectories", "--csv"),
+        ("sql", "select messages from pages", "--csv"),
     ):
         done = cli(*command)
         assert "SECRET:anthropic" in done.out

@@ -38,7 +38,10 @@ def ids_of(chat: ChatFormat, text: str) -> list[int]:
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=GUARD), max_size=40)
-argument_values = st.dictionaries(texts, st.one_of(texts, st.integers(), st.booleans(), st.none(), st.lists(texts)))
+MARKS = ["a </tool_call> b", "<tool_call>", "[TOOL_CALLS] x", "[ARGS]{", "[TOOL_CALLS]"]
+argument_values = st.dictionaries(
+    texts, st.one_of(texts, st.sampled_from(MARKS), st.integers(), st.booleans(), st.none(), st.lists(texts))
+)
 
 
 @settings(max_examples=80, deadline=None)
@@ -47,10 +50,7 @@ argument_values = st.dictionaries(texts, st.one_of(texts, st.integers(), st.bool
     calls=st.lists(st.tuples(st.sampled_from(["search", "post_entry"]), argument_values), min_size=1, max_size=3),
 )
 def test_what_a_style_writes_is_read_again(style: CallStyle, calls: list[tuple[str, dict[str, Any]]]) -> None:
-    marks = (style.marker, style.closing.strip(), "[ARGS]", "[TOOL_CALLS]")
     written = [(name, json.dumps(arguments)) for name, arguments in calls]
-    if any(mark and mark in raw for mark in marks[:2] + marks[2:] for _, raw in written if len(mark) > 1):
-        return
     rest, found = split_calls(style.write(written), style, {"search", "post_entry"})
     assert rest == ""
     assert [(call.name, call.arguments, call.arguments_raw) for call in found] == [
