@@ -207,6 +207,8 @@ def _show(console: Console, document: Mapping[str, Any]) -> None:
         *map(_equal_line, model["equal_spend"]),
         *map(export_line, document["export"]),
         f"note     {CAUTION}",
+        f"note     {ALGORITHMS[1]} finds in the cache what {ALGORITHMS[0]} had asked: in its calls and tokens, "
+        "not in its seconds",
         f"{document['seconds']} s in all, {model['cpu_seconds']} s of CPU. "
         f"Next: ttc-replay --db {document['out']}/{NAME}.duckdb ls runs",
     ]

@@ -108,7 +108,7 @@ def search(model: LocalPolicy, count: int, budget: int) -> None:
                 concurrency=32,
             )
             plugins = Plugins(
-                model, BookkeepingEnvironment, compose([Weighted("guide", guide)]), compose([Weighted("gold", gold)])
+                model, BookkeepingEnvironment, compose([Weighted(guide.name, guide)]), compose([Weighted("gold", gold)])
             )
             ran = run_search(database, settings, None, records, known, plugins)
             rows, totals = ran.report["trajectories"], ran.report["totals"]

@@ -169,6 +169,21 @@ def test_a_log_with_worked_examples_has_only_the_agents_own_steps() -> None:
     assert [step.observations for step in read.steps] == [(messages[19],), (messages[21],)]
 
 
+def test_what_an_example_cost_belongs_to_no_step() -> None:
+    rows = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "1", "name": "example_assistant", "usage": {"completion_tokens": 7}},
+        {"role": "user", "content": "two"},
+        {"role": "assistant", "content": "2", "usage": {"completion_tokens": 9}},
+        {"role": "assistant", "content": "3", "name": "another"},
+    ]
+    (read,) = OpenAIChatReader().read(_stream({"messages": rows}), Source("openai-chat"))
+    assert isinstance(read, Trajectory)
+    assert [message.text for message in read.prompt] == ["one", "1", "two"]
+    assert [step.action.text for step in read.steps] == ["2", "3"]
+    assert [step.usage.completion_tokens if step.usage else None for step in read.steps] == [9, None]
+
+
 def _stream(row: Any) -> Any:
     return io.BytesIO(json.dumps(row).encode() + b"\n")
 

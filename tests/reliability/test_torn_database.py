@@ -26,7 +26,7 @@ def test_a_torn_log_holds_whole_batches(job: Any, forked: Any) -> None:
         file.write_bytes(base)
         log.write_bytes(whole[:cut])
         with Database.open(str(file), create=False) as archive:
-            steps = archive.query("select count(*) from steps")[1][0][0]
+            steps = archive.query("select count(*) from v_steps")[1][0][0]
             assert steps == STEPS * archive.count(), f"cut at byte {cut}"
             seen.add(archive.count())
             ingest(archive, [str(folder / "logs")])
