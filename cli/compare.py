@@ -113,6 +113,7 @@ def _run(database: Database, name: str) -> SearchedRun:
         rows=results,
         curve=_unknown if hasattr(algorithm, "vote") else _curves(database, name, configuration, results),
         plans_ahead=getattr(algorithm, "budget", None) is not None,
+        environment_class=(row.get("report") or {}).get("environment_class"),
     )
 
 
@@ -177,6 +178,8 @@ def _show(console: Console, document: Mapping[str, Any]) -> None:
     console.print("")
     rows_table(console, "cost per solved task", costs, [name for name in costs[0] if len(costs) > 2 or name != "pair"])
     console.print("")
+    kinds = ", ".join(f"{run['run']} {run['environment_class']}" for run in document["runs"])
+    console.print(f"environment: {clean(kinds)}")
     for pair in document["pairs"]:
         console.print(clean(pair["sentence"]))
         for line in _notes(pair):

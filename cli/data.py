@@ -212,6 +212,9 @@ def export(
     keep_trivial: Annotated[
         bool, typer.Option("--keep-trivial", help="Keep tasks that a run which does nothing passes.")
     ] = False,
+    keep_unconfirmed: Annotated[
+        bool, typer.Option("--keep-unconfirmed", help="Keep what no fresh seeds confirmed in a world with chances.")
+    ] = False,
     margin: Annotated[float, typer.Option(help="Pairs: by how much the rejected sibling's mean is lower.")] = 0.1,
     min_visits: Annotated[int, typer.Option(help="Pairs: visits a searched sibling needs to be rejected.")] = 2,
     test_fraction: Annotated[float, typer.Option(help="Share of tasks held out as test split.")] = 0.0,
@@ -245,6 +248,7 @@ def export(
         margin=margin,
         min_visits=min_visits,
         token_ids=token_ids,
+        keep_unconfirmed=keep_unconfirmed,
     )
     exporter = plugins.exporter(format_name)
     with state.database(create=False) as database:

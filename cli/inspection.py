@@ -106,7 +106,7 @@ def _show_rows(console: Console, columns: list[str], rows: list[tuple[Any, ...]]
 
 
 def doctor(ctx: typer.Context) -> None:
-    """Check versions, extras, plugins, database, sandbox and disk. Example: ttc-replay doctor."""
+    """Check versions, extras, plugins, configuration, database, sandbox and disk. Example: ttc-replay doctor."""
     from .plugins import catalogue
 
     state: State = ctx.obj
@@ -115,6 +115,7 @@ def doctor(ctx: typer.Context) -> None:
         *(_installed(name, required=True) for name in ("ttc-replay", *CORE)),
         *(_extra(name, packages) for name, packages in EXTRAS.items()),
         _check("plugins", f"{len(catalogue())} installed", True),
+        _configuration(ctx),
         _database(state),
         _check("sandbox", "bubblewrap" if shutil.which("bwrap") else "none (only needed for foreign code)", True),
         _disk(state),
@@ -122,6 +123,14 @@ def doctor(ctx: typer.Context) -> None:
     document = {"v": 1, "ok": all(check["ok"] for check in checks), "checks": checks}
     state.emit(document, lambda console: _show_checks(console, checks))
     raise typer.Exit(0 if document["ok"] else 1)
+
+
+def _configuration(ctx: typer.Context) -> dict[str, Any]:
+    """The files that hold here; that they are right is known, or `doctor` would not run."""
+    from .configured import files_read
+
+    read = [str(path) for path in files_read(ctx)]
+    return _check("configuration", ", ".join(read) or "no file (ttc.toml, pyproject.toml, the user's)", True)
 
 
 def _check(name: str, detail: str, ok: bool, hint: str | None = None) -> dict[str, Any]:

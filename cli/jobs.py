@@ -104,6 +104,7 @@ def recorded(database: Database) -> list[Trajectory]:
 def make_plugins(settings: Settings) -> Plugins:
     """Build policy, environment factory, guide, gate and algorithm. Raises the plugin errors of `cli.plugins`."""
     from .. import search
+    from ..replay.environments.base import environment_class
     from ..replay.plugins import Plugins, own_options
     from ..rewards.compose import Weighted, compose
 
@@ -114,18 +115,29 @@ def make_plugins(settings: Settings) -> Plugins:
     accept = None
     if settings.accept is not None:
         accept = compose([Weighted(settings.accept.name, plugins.build("reward", settings.accept))], "sum")
-    factory, _ = plugins.environment(settings.environment)
+    factory, probe = plugins.environment(settings.environment)
     algorithm = plugins.algorithm(settings.algorithm)
     spec = settings.algorithm
     options = {"budget": settings.budget, **own_options(spec)}
     search.create(algorithm or spec.name, **options)  # wrong options show now
     policy = plugins.policy(settings.policy)
-    return Plugins(policy, factory, guide, accept, algorithm, plugins.answer_key(spec.options.get("answer")))
+    answer = plugins.answer_key(spec.options.get("answer"))
+    user = plugins.policy(settings.user_policy) if settings.user_policy is not None else None
+    return Plugins(policy, factory, guide, accept, algorithm, answer, environment_class(probe), user)
 
 
 def with_selector(settings: Settings, selector: Selector) -> Settings:
     """The settings with the selector frozen in."""
     return replace(settings, selector=selector.frozen())
+
+
+def user_spec(name: str, options: Sequence[str]) -> Spec | None:
+    """The spec of who plays the user; None: the tape does. Raises UsageError."""
+    if name != "tape":
+        return specs(name, options, "--user-policy-opt")
+    if options:
+        raise UsageError("--user-policy-opt without --user-policy", hint="the tape takes no options")
+    return None
 
 
 def specs(name: str, options: Sequence[str], flag: str) -> Spec:

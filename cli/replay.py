@@ -67,6 +67,11 @@ def replay(
     raise typer.Exit(finish(report))
 
 
+def rebound_said(count: int) -> str:
+    """How many places of recorded arguments got an id of the world; nothing when none did."""
+    return f"; {count} recorded arguments re-bound to new ids" if count else ""
+
+
 def by_task(records: Sequence[Any]) -> dict[str, dict[str, Any]]:
     """Recorded runs by task id, then by trajectory id."""
     known: dict[str, dict[str, Any]] = {}
@@ -123,3 +128,9 @@ def show_replay(console: Console, report: Mapping[str, Any], most: int | None) -
         f"{totals['diverged']} diverged, {totals['failed']} failed; "
         f"recomputed outcome equals the recorded one in {totals['agreed']} of {totals['compared']}{parts}"
     )
+    states, rules = totals["final_states"], totals["rules"]
+    ends = f"; final state equals the recorded one in {states['agreed']} of {states['compared']}"
+    kind, rebound = report["environment_class"], rebound_said(totals["rebound"])
+    console.print(f"environment: {kind}{ends if states['compared'] else ''}{rebound}")
+    if rules:
+        console.print("rules used: " + ", ".join(f"{clean(name)} ({count} runs)" for name, count in rules.items()))

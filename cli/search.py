@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from .replay import USAGE, Ids, Options
+from .replay import USAGE, Ids, Options, rebound_said
 from .state import State
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ def search(
     every: Annotated[bool, typer.Option("--all", help="Successful runs too.")] = False,
     env_opt: Options = None,
     policy_opt: Options = None,
+    user_policy: Annotated[
+        str, typer.Option(help="Who plays the user after the branch point: tape, scripted, litellm, or a plugin.")
+    ] = "tape",
+    user_policy_opt: Options = None,
     reward_opt: Annotated[
         list[str] | None, typer.Option(metavar="NAME.KEY=VALUE", help="Option of a reward, or of the one in --accept.")
     ] = None,
@@ -105,6 +109,7 @@ def search(
         limits=Limits(max_calls, max_tokens, max_cost, max_seconds),
         merge_states=merge_states,
         confirm=confirm,
+        user_policy=jobs.user_spec(user_policy, user_policy_opt or ()),
         allocate=jobs.one_of("--allocate", allocate, ("uniform", "adaptive")),
     )
     run(state, Order(settings, jobs.Selector(tuple(ids or ()), dataset, where, every), name), dry=dry_run)
@@ -143,7 +148,7 @@ def run(state: State, order: Order, *, dry: bool) -> None:
         settings = jobs.with_selector(order.settings, selector)
         records = jobs.chosen(database, selector, settings.success_at)
         if dry or not records:
-            _nothing_run(state, settings, order.name, records, dry=dry)
+            _nothing_run(state, settings, order.name, records, plugins.environment_class, dry=dry)
             return
         place = f"{database.location}.runs" if "://" not in database.location else "the folder of runs"
         state.detail(f"run {settings.run_name(order.name)}: {len(records)} trajectories; journal in {place}")
@@ -153,28 +158,42 @@ def run(state: State, order: Order, *, dry: bool) -> None:
 
 
 def _nothing_run(
-    state: State, settings: Settings, name: str | None, records: Sequence[Trajectory], *, dry: bool
+    state: State,
+    settings: Settings,
+    name: str | None,
+    records: Sequence[Trajectory],
+    environment_class: str | None,
+    *,
+    dry: bool,
 ) -> None:
     """A dry run says what would be searched; an empty selection is an empty report."""
     run_name, transitions = settings.run_name(name), len(records) * settings.budget
-    said = f"{run_name}: {len(records)} trajectories, at most {transitions} transitions"
+    said = (
+        f"{run_name}: {len(records)} trajectories, at most {transitions} transitions; {environment_class} environment"
+    )
     if dry:
         ids = [record.id for record in records]
-        document = {"v": 1, "run": run_name, "trajectories": ids, "transitions_at_most": transitions}
+        document = {"v": 1, "run": run_name, "environment_class": environment_class, "trajectories": ids}
+        document["transitions_at_most"] = transitions
         state.emit(document, lambda console: console.print(said))
     else:
+        from ..replay.costs import Costs
         from ..replay.report import empty_report
 
-        state.emit(empty_report(settings, run_name), lambda console: console.print(said))
+        document = empty_report(settings, run_name, environment_class)
+        document["environment"] = {**Costs().report(), "class": environment_class}  # as a search adds it at its end
+        state.emit(document, lambda console: console.print(said))
     if not records:
         state.note("nothing selected: no recorded trajectory is below --success-at (--all takes every one)")
 
 
 def finish(state: State, ran: Ran) -> None:
     """Print the report, say on stderr what failed, and leave with the run's exit code."""
+    from ..replay.costs import said_of
     from .failures import complain_items
 
     state.emit(ran.report, lambda console: show_report(console, ran))
+    state.detail(said_of(ran.report["environment"]))
     for note in ran.notes:
         state.note(note)
     complain_items(ran.failures)
@@ -219,6 +238,8 @@ def show_report(console: Console, ran: Ran) -> None:
         f"gate: {gate['accepted']} accepted, {gate['refused']} refused; {totals['transitions']} transitions, "
         f"{totals['calls']} calls ({totals['repeated_calls']} repeated), {totals['tokens']} tokens, "
         f"{totals['cost_usd']:.4f} USD, {totals['seconds']:.1f} s",
+        f"environment: {report['environment_class']}"
+        f"{', does not always answer alike' if report['stochastic'] else ''}{rebound_said(totals['rebound'])}",
     ]
     if ran.interval is not None:
         low, high = ran.interval

@@ -7,9 +7,11 @@ where the step ran, unless it wants large batches: see `scoring`.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..storage.errors import EnvironmentFailed, ProviderError, TtcError, UsageError, boundary
@@ -17,10 +19,13 @@ from ..storage.records import ProposalRequest
 from .answers import Answer, Job
 from .calls import Caller, Reply
 from .drive import is_async, run_inline
+from .environments.base import environment_class, has_chances
 from .plugins import Plugins
 from .scoring import Scorer, Spawn
 from .session import close
-from .worker import Worker, Worlds
+from .simulated_user import UserSide
+from .worker import Worker
+from .worlds import Worlds
 
 Result = TypeVar("Result")
 Deliver = Callable[[Sequence[Job], Sequence[Answer | TtcError]], None]
@@ -29,9 +34,20 @@ Deliver = Callable[[Sequence[Job], Sequence[Answer | TtcError]], None]
 class Answering:
     """The plugins of one run at work. `mode` is of its worlds: thread, async or inline."""
 
-    def __init__(self, plugins: Plugins, caller: Caller, worlds: Sequence[Worlds], spawn: Spawn):
+    def __init__(
+        self,
+        plugins: Plugins,
+        caller: Caller,
+        worlds: Sequence[Worlds],
+        spawn: Spawn,
+        user: UserSide | None = None,
+    ):
         self.mode = "thread"
+        self.environment_class: str | None = None
+        self.chances = False
+        """Whether the worlds do not always answer alike."""
         self._plugins = plugins
+        self._user = user
         self._caller = caller
         self._worlds = worlds
         self._worker = Worker(plugins.guide, sampling=caller.sampling, answer=plugins.answer)
@@ -52,22 +68,49 @@ class Answering:
             probe = self._plugins.factory()
         awaited = is_async(probe, "reset", "step", "fork", "hear", "state")
         inline = bool(getattr(probe, "inline", False))
+        self.environment_class, self.chances = environment_class(probe), has_chances(probe)
         with suppress(TtcError):  # a world that cannot be closed shows when it is used
             await close(probe)
-        self.mode = "async" if awaited else "inline" if inline else "thread"
+        slow_user = self._user is not None and self._user.waits
+        self.mode = "async" if awaited or (inline and slow_user) else "inline" if inline else "thread"
 
     async def off(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run world code where it belongs: here when inline or async, else in a worker thread."""
         return await work if self.mode != "thread" else await self._in_thread(work)
 
     async def _in_thread(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, run_inline, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, run_inline, work)
+        finally:
+            if inspect.getcoroutinestate(work) == inspect.CORO_CREATED:  # cancelled before a thread was free
+                work.close()
 
     async def replies(self, jobs: Sequence[Job]) -> list[Reply]:
         """What to execute for each job: what the policy proposes or, for one more outcome, the known action."""
-        asked = [job.request for job in jobs if job.again is None]
-        proposed = iter(await self._propose(asked) if asked else ())
+        asked = [job for job in jobs if job.again is None]
+        ask = self._shown if getattr(self._plugins.policy, "wants_environment", False) else self._asked
+        proposed = iter(await ask(asked) if asked else ())
         return [next(proposed) if job.again is None else Reply([job.again]) for job in jobs]
+
+    async def _asked(self, jobs: Sequence[Job]) -> list[Reply]:
+        return await self._propose([job.request for job in jobs])
+
+    async def _shown(self, jobs: Sequence[Job]) -> list[Reply]:
+        """As `_asked`, by a policy that reads the world where it asks. A world that cannot be shown is the reply."""
+        worlds = await asyncio.gather(*(self._look(job) for job in jobs))
+        pairs = list(zip(jobs, worlds, strict=True))
+        seen = [(job, world) for job, world in pairs if not isinstance(world, TtcError)]
+        replied = iter(await self._propose([replace(job.request, environment=world) for job, world in seen]))
+        for _, world in seen:
+            with suppress(TtcError):
+                await self.off(close(world))
+        return [Reply(error=world) if isinstance(world, TtcError) else next(replied) for _, world in pairs]
+
+    async def _look(self, job: Job) -> Any:
+        try:
+            return await self.off(self._worlds[job.tree.position].look(job))
+        except TtcError as error:
+            return error
 
     async def _propose(self, requests: Sequence[ProposalRequest]) -> list[Reply]:
         work = self._caller.propose(requests)
@@ -95,7 +138,10 @@ class Answering:
     async def _answer(self, job: Job, reply: Reply) -> Answer | TtcError:
         if isinstance(reply.error, (ProviderError, UsageError)):
             return reply.error
-        return await self._worker.answer(job, reply, self._worlds[job.tree.position])
+        try:
+            return await self._worker.answer(job, reply, self._worlds[job.tree.position])
+        except ProviderError as error:
+            return error
 
     async def _judge(self, job: Job, answer: Answer | TtcError) -> None:
         """Let the rewards that want large batches score what waits for them."""

@@ -32,6 +32,8 @@ class Grown(search.Child):
     environment: Any = None
     measured: bool = False
     """The prior is a local model's measurement, which batches of another size round differently."""
+    rebound: int = 0
+    """Places of a recorded action's arguments that were re-bound to ids of this branch."""
 
 
 @dataclass(slots=True)
@@ -117,6 +119,8 @@ def child_to_dict(child: Grown) -> dict[str, Any]:
     row: dict[str, Any] = {"key": child.key, "prior": child.prior, "samples": child.samples}
     if child.measured:
         row["measured"] = True
+    if child.rebound:
+        row["rebound"] = child.rebound
     if child.step is None:
         return row
     row["step"] = step_to_json(child.step)
@@ -148,6 +152,7 @@ def answer_from(event: Mapping[str, Any]) -> Answer:
             scores={name: score_from(score) for name, score in row.get("scores", {}).items()},
             call_key=row.get("call_key"),
             measured=row.get("measured", False),
+            rebound=row.get("rebound", 0),
         )
         for row in event["children"]
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from ..rewards.compose import Composed
 from ..storage.codec import score_from, score_to_dict
 from ..storage.errors import DivergedError, MissingExtra, TtcError
 from ..storage.records import FIDELITY_ORDER, Fidelity, Score, Step, Trajectory
-from .session import Session, StepMatch
+from .session import Keep, Session, StepMatch
 from .trivial import Endings, play_trivial
 
 
@@ -26,6 +26,8 @@ class Baseline:
     notes: list[str] = field(default_factory=list)
     final_state: Any = None
     truncated: bool = False
+    rebound: int = 0
+    """Places of the record's arguments that were re-bound to ids of this world."""
     error: str | None = None
     error_code: str | None = None
 
@@ -56,7 +58,7 @@ async def take_baseline(
     judge: Judge,
     success_at: float,
     endings: Endings,
-    keep: Callable[[int, Any], None],
+    keep: Keep,
 ) -> Baseline:
     """Re-execute, re-score and test for triviality. Divergence and failures are in `error`.
 
@@ -65,7 +67,7 @@ async def take_baseline(
     done = await session.replay(keep=keep)
     if isinstance(done.error, MissingExtra):
         raise done.error
-    base = Baseline(steps=done.steps, final_state=done.final_state, truncated=not done.done)
+    base = Baseline(steps=done.steps, final_state=done.final_state, truncated=not done.done, rebound=done.rebound)
     base.error, base.error_code = _why(session.record, done.error, done.diverged)
     if base.error is not None:
         return base
@@ -121,6 +123,7 @@ def baseline_event(position: int, base: Baseline) -> dict[str, Any]:
         "truncated": base.truncated,
         "error": base.error,
         "error_code": base.error_code,
+        **({"rebound": base.rebound} if base.rebound else {}),
     }
 
 
@@ -144,6 +147,7 @@ def baseline_from(event: Mapping[str, Any], record: Trajectory) -> Baseline:
         notes=list(event["notes"]),
         final_state=event["final_state"],
         truncated=event["truncated"],
+        rebound=event.get("rebound", 0),
         error=event["error"],
         error_code=event["error_code"],
     )

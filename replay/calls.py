@@ -30,12 +30,14 @@ NO_USAGE = Usage()
 
 @dataclass(slots=True)
 class Reply:
-    """What the policy answered to one request, and under which call key (None: not metered)."""
+    """What the policy answered to one request, and under which call key (None: not metered). `calls`: how many paid
+    calls that took."""
 
     proposals: Sequence[Proposal] = ()
     key: str | None = None
     usage: Usage = NO_USAGE
     error: TtcError | None = None
+    calls: int = 1
 
 
 def call_key(identity: Mapping[str, Any], request: ProposalRequest) -> str:
@@ -63,6 +65,8 @@ class Caller:
         self._identity = identity() if identity else {"policy": spec.name, "options": dict(spec.options)}
         self._results: dict[str, Mapping[str, Any]] = {}
         self._intents: dict[str, int] = {}
+        if hasattr(policy, "bind"):
+            policy.bind(append)
 
     @property
     def repeated_calls(self) -> int:
@@ -75,6 +79,13 @@ class Caller:
             self._results[event["key"]] = event
         elif event["event"] == "intent":
             self._intents[event["key"]] = self._intents.get(event["key"], 0) + 1
+        elif event["event"] == "model" and hasattr(self.policy, "recall"):
+            self.policy.recall(event)
+
+    def calls_at_most(self, request: ProposalRequest) -> int:
+        """How many paid calls one request may take."""
+        method = getattr(self.policy, "calls_at_most", None)
+        return 1 if method is None else int(method(request))
 
     def estimate(self, request: ProposalRequest) -> Usage:
         """The worst case of one call, for reservation; nothing for a policy that costs nothing."""
@@ -108,24 +119,27 @@ class Caller:
 
     def _end(self, reply: Reply) -> None:
         if reply.error is None and reply.key is not None:
-            event = {
+            event: dict[str, Any] = {
                 "event": "result",
                 "key": reply.key,
                 "body": [proposal_to_dict(proposal) for proposal in reply.proposals],
                 "usage": usage_to_dict(reply.usage),
             }
+            if reply.calls != 1:
+                event["calls"] = reply.calls
             self._results[reply.key] = event
             self._append(event)
 
     def _known(self, key: str) -> Reply:
         event = self._results[key]
         proposals = [proposal_from_dict(item) for item in event["body"]]
-        return Reply(proposals, key, usage_from(event.get("usage")) or Usage())
+        return Reply(proposals, key, usage_from(event.get("usage")) or Usage(), calls=event.get("calls", 1))
 
     async def _ask(self, requests: Sequence[ProposalRequest], keys: Sequence[str | None]) -> list[Reply]:
         try:
             with boundary(PolicyFailed, f"policy {type(self.policy).__name__}"):
                 answered = await finish(self.policy.propose(requests))
+                counts = [int(getattr(batch, "calls", 1)) for batch in answered]
                 batches = [
                     batch if isinstance(batch, TtcError) else [proposal_from(item) for item in batch]
                     for batch in answered
@@ -134,13 +148,13 @@ class Caller:
                     raise ValueError(f"{len(batches)} answers to {len(requests)} requests")
         except TtcError as error:
             return [Reply(key=key, error=error) for key in keys]
-        return [_reply(batch, key) for batch, key in zip(batches, keys, strict=True)]
+        return [_reply(*parts) for parts in zip(batches, keys, counts, strict=True)]
 
 
-def _reply(batch: Sequence[Proposal] | TtcError, key: str | None) -> Reply:
+def _reply(batch: Sequence[Proposal] | TtcError, key: str | None, calls: int) -> Reply:
     if isinstance(batch, TtcError):
         return Reply(key=key, error=batch)
-    return Reply(batch) if key is None else Reply(batch, key, total_usage(batch))
+    return Reply(batch) if key is None else Reply(batch, key, total_usage(batch), calls=calls)
 
 
 def total_usage(proposals: Sequence[Proposal]) -> Usage:

@@ -57,6 +57,8 @@ class SearchedRun:
     rows: Mapping[str, Searched]
     curve: Callable[[str], Curve | None] = _no_curve
     plans_ahead: bool = False
+    environment_class: str | None = None
+    """What its worlds can do; None: stored before that was noted."""
 
     @property
     def success_at(self) -> float:

@@ -24,6 +24,7 @@ def document_of(runs: Sequence[SearchedRun], compared: Sequence[tuple[Pair, floa
 def _run(run: SearchedRun) -> dict[str, Any]:
     total = sum((row.spend for row in run.rows.values()), Spend())
     head = {"run": run.name, "algorithm": run.algorithm, "judge": run.judge, "status": run.status}
+    head |= {"environment_class": run.environment_class or "unknown"}
     return {**head, "trajectories": len(run.rows), **asdict(total)}
 
 

@@ -15,7 +15,7 @@ from ..storage.canonical import seed_from
 from ..storage.errors import TtcError
 from ..storage.records import Proposal, Step, Trajectory
 from .baseline import Judge
-from .environments.users import user_reply
+from .environments.users import TapeUser, user_reply
 from .outcomes import reseed
 from .session import Session, close
 from .transition import play, state_of
@@ -23,7 +23,8 @@ from .transition import play, state_of
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """Mean verdicts over the fresh seeds on which both plays have one; `plays` is how many those are."""
+    """Mean verdicts over the fresh seeds on which both plays have one; `plays` is how many those are. With none at all
+    nothing is confirmed: both means are 0."""
 
     found: float
     baseline: float
@@ -40,7 +41,7 @@ class Confirmer:
         self._baseline: list[float | None] | None = None
 
     async def check(self, found: Trajectory) -> Confirmed | None:
-        """Both means; None when the world has no `reseed`, or no seed gave two verdicts."""
+        """Both means; None when the world has no `reseed`."""
         if not self.seeds or not await self._stochastic():
             return None
         if self._baseline is None:
@@ -48,7 +49,7 @@ class Confirmer:
         pairs = zip(await self._values(found, found.steps), self._baseline, strict=True)
         known = [(mine, theirs) for mine, theirs in pairs if mine is not None and theirs is not None]
         if not known:
-            return None
+            return Confirmed(0.0, 0.0, 0)
         count = len(known)
         return Confirmed(sum(mine for mine, _ in known) / count, sum(theirs for _, theirs in known) / count, count)
 
@@ -70,6 +71,9 @@ class Confirmer:
 
     async def _play(self, run: Trajectory, steps: Sequence[Step], seed: int) -> Trajectory:
         """The same actions, one after another, whatever the world answers; it may end earlier than it did."""
+        user = self.session.user
+        if user is not None and not isinstance(user, TapeUser):
+            user = TapeUser(run)  # the run's own replies: confirming calls no model
         world = await self.session.fresh()
         await reseed(world, seed)
         context, done, over, cut = list(self.session.prompt), [], False, False
@@ -78,7 +82,7 @@ class Confirmer:
                 break
             said = user_reply(step.observations)
             proposal = Proposal(step.action, source=(run.parent_id or run.id, step.index) if said else None)
-            new, over, cut = await play(world, proposal, index, context, self.session.user)
+            new, over, cut = await play(world, proposal, index, context, user)
             done.append(new)
             context += [new.action, *new.observations]
         state = await state_of(world)

@@ -22,9 +22,11 @@ from ..storage.records import ProposalRequest, Trajectory
 from .allocation import Adaptive, Standing
 from .answering import Answering
 from .answers import Answer, Job
+from .askers import Askers
 from .baseline import Baseline, Judge, baseline_event, baseline_from, take_baseline
-from .calls import Caller, Lookup
+from .calls import Lookup
 from .confirm import Confirmer
+from .costs import Costs
 from .drive import rare_collections
 from .gate import judge_tree
 from .grove import Grove
@@ -36,7 +38,7 @@ from .session import Session, close
 from .settings import Settings
 from .tree_search import TreeSearch
 from .trivial import Endings
-from .worker import Worlds
+from .worlds import Keeper, Worlds
 
 __all__ = ["Engine", "Plugins"]
 
@@ -65,7 +67,9 @@ class Engine:
         self.plugins = plugins
         self.journal = journal
         self.judge = Judge(plugins.guide, plugins.accept)
-        self.caller = Caller(plugins.policy, settings.policy, self._emit, lookup)
+        self.costs = Costs()
+        self.askers = Askers(plugins, settings, self._emit, lookup)
+        self.caller, self.user_side = self.askers.caller, self.askers.user_side
         self.purse = Purse(settings.limits, len(records))
         if hasattr(plugins.policy, "may_pay_again"):
             plugins.policy.may_pay_again = self._admit_again
@@ -77,7 +81,8 @@ class Engine:
             self._runs.setdefault(record.task.id, {})[record.id] = record
         self._endings = Endings.of(archive)
         self.groves = [self._grove(position, record) for position, record in enumerate(records)]
-        self._answering = Answering(plugins, self.caller, [grove.worlds for grove in self.groves], self._spawn)
+        worlds = [grove.worlds for grove in self.groves]
+        self._answering = Answering(plugins, self.caller, worlds, self._spawn, self.user_side)
         self._waiting = deque(self.groves)
         self._ready: deque[Job] = deque()
         self._latest: Place | None = None
@@ -94,29 +99,52 @@ class Engine:
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
     def _grove(self, position: int, record: Trajectory) -> Grove:
-        session = Session(record, self.plugins.factory, self._runs.get(record.task.id, {record.id: record}))
+        runs = self._runs.get(record.task.id, {record.id: record})
+        session = Session(record, self.plugins.factory, runs, self.costs)
+        if self.user_side is not None:
+            session.user = self.user_side.of(record)
         return Grove(position, record, session, Worlds(session))
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> list[Grove]:
         """Search every trajectory. Raises nothing for a failing item; `error` holds what stopped the whole run."""
-        self._recalled.read(self.journal.events, self.caller.recall)
+        self._recalled.read(self.journal.events, self.askers.recall)
         if self._recalled.planned is None:
             self._recalled.planned = self.settings.budget
             self._emit({"event": "plan", "budget": self.settings.budget})
         await self._answering.look()
+        if self.user_side is not None:
+            self.user_side.open()
         with self._answering.threads(self.settings.concurrency), rare_collections():
             try:
                 await self._loop()
                 if isinstance(self.error, ProviderError):
                     await self._keep_partial()
             finally:
+                if self.user_side is not None:
+                    self.user_side.close()
+                await asyncio.sleep(0)  # tasks that never began would leave their coroutines unawaited
                 for task in self._tasks:
                     task.cancel()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
                 self.journal.sync()
         return self.groves
+
+    @property
+    def environment_class(self) -> str | None:
+        """Forkable, re-executable or recorded only (known once the run has begun)."""
+        return self._answering.environment_class
+
+    @property
+    def chances(self) -> bool:
+        """Whether the worlds do not always answer alike (known once the run has begun)."""
+        return self._answering.chances
+
+    @property
+    def repeated_calls(self) -> int:
+        """Calls that were in flight at a kill and begun again."""
+        return self.askers.repeated_calls
 
     async def _loop(self) -> None:
         inline = self._answering.mode == "inline" and bool(getattr(self.plugins.policy, "inline", False))
@@ -189,13 +217,10 @@ class Engine:
         if event is not None:
             grove.baseline = baseline_from(event, grove.record)
         else:
-
-            def keep(done: int, world: Any) -> None:
-                if (node := done - self._root_step(grove.record)) >= 0:
-                    grove.worlds.keep(node, world)
-
+            keep = Keeper(grove.worlds, self._root_step(grove.record))
             taken = take_baseline(grove.session, self.judge, self.settings.success_at, self._endings, keep)
             grove.baseline = await self._answering.off(taken)
+            await self._answering.off(keep.close())
             self._emit(baseline_event(grove.position, grove.baseline))
         if grove.baseline.error is not None:
             await self._close(grove, "error")
@@ -231,7 +256,7 @@ class Engine:
             merge_states=settings.merge_states,
             success_at=settings.success_at,
             emit=None if self.journal.keeps_nothing else self._emit,
-            settle=self._settle if self.caller.metered else None,
+            settle=self._settle if self.askers.metered else None,
         )
         tree.prompt, tree.tools = grove.session.prompt, grove.session.tools()[0]
         tree.recall = self._recalled.tells.get(grove.position, {})
@@ -269,7 +294,7 @@ class Engine:
 
     def _commit_next(self, tree: TreeSearch) -> list[tuple[int, Any]] | None:
         if not self._halted:
-            self._ready += tree.rest_jobs(self._admit if self.caller.metered else None)
+            self._ready += tree.rest_jobs(self._admit if self.askers.metered else None)
         return tree.commit_next()
 
     # -- grants of an adaptive run -----------------------------------------------------------------------------------
@@ -317,13 +342,13 @@ class Engine:
         seconds = self.settings.limits.seconds
         if seconds is not None and time.monotonic() - self._started > seconds and tree.stopped is None:
             tree.stopped = "budget"
-        return tree.next_jobs(self._admit if self.caller.metered else None)
+        return tree.next_jobs(self._admit if self.askers.metered else None)
 
     def _admit(self, job: Job) -> bool:
-        """Reserve the worst case of a call; one more outcome of a known action needs none."""
-        return job.again is not None or self.purse.reserve(
-            job.tree.position, job.ask.id, self.caller.estimate(job.request)
-        )
+        """Reserve the worst case of a call, and of what imagined worlds ask; one more outcome of a known action asks
+        no policy."""
+        calls, worst = self.askers.worst(job, self.groves[job.tree.position].session.user)
+        return not calls or self.purse.reserve(job.tree.position, job.ask.id, worst, calls)
 
     def _settle(self, job: Job, answer: Answer) -> None:
         """Called at commit, in ask order: what a run may still spend must not depend on which answer came first."""
@@ -340,6 +365,8 @@ class Engine:
             if self.caller.metered:
                 self.journal.sync()
             await self._answering.answers(jobs, replies, self._deliver)
+            if self.askers.metered:
+                self.journal.sync()
         finally:
             self._flying -= len(jobs)
         self._sync()
@@ -364,8 +391,9 @@ class Engine:
         """Without a gate one leaf at `--success-at` is enough; with one, as many as the gate will look at.
 
         `--from-step auto` goes on within its budget: it looks for the last step at which the run could still be saved.
+        So do algorithms with `estimates = True`: a mean does not end with the first good run.
         """
-        if not tree.solved:
+        if not tree.solved or getattr(tree.algorithm, "estimates", False):
             return
         needed = self.settings.candidates if self.judge.accept is not None else 1
         ended = tree.stopped in ("budget", "exhausted")
@@ -403,6 +431,7 @@ class Engine:
             recorded=list(self._runs.get(grove.record.task.id, {}).values()),
             earlier=self._recalled.gates.get(grove.position, {}),
             confirmer=Confirmer(grove.session, self.judge, seed, plays) if plays else None,
+            chances=self.chances,
             emit=events.append,
         )
         return events

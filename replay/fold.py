@@ -119,4 +119,6 @@ def fold_run(archive: Archive, engine: Engine, report: Mapping[str, Any], digest
 def _stored(row: Mapping[str, Any], position: int) -> dict[str, Any]:
     kept = {key: row[key] for key in ROW_KEYS if key != "id"}
     detail = {"refused": row["refused"], "notes": row["notes"], "task_id": row["task_id"]}
+    if row["unconfirmed"]:
+        detail["unconfirmed"] = True
     return {"trajectory_id": row["id"], "position": position, **kept, "detail": detail}

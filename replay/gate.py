@@ -29,6 +29,8 @@ class Verdict:
     refused: int = 0
     confirmed: Confirmed | None = None
     """What the counterfactual and the record are worth under fresh seeds, where that was asked for."""
+    unconfirmed: bool = False
+    """The world does not always answer alike, and nobody has played the counterfactual under fresh seeds."""
 
 
 def environment_calls(steps: Iterable[Step]) -> tuple[str, ...]:
@@ -49,11 +51,13 @@ async def judge_tree(
     earlier: Mapping[int, Mapping[str, Any]],
     confirmer: Confirmer | None,
     emit: Any,
+    chances: bool = False,
 ) -> Verdict:
     """Judge at most `candidates` leaves in the guide's order. Emits one `gate` event per leaf.
 
     `earlier` holds the gate events of an earlier session by node: a leaf is not judged twice. With a `confirmer` a leaf
-    that passes must also be better than the record under fresh seeds, and their means are the lanes.
+    that passes must also be better than the record under fresh seeds, and their means are the lanes. `chances`: the
+    world does not always answer alike, so that what was not confirmed is marked.
     """
     verdict = Verdict()
     known = {environment_calls(record.steps) for record in recorded}
@@ -72,6 +76,7 @@ async def judge_tree(
             continue
         guide = {**tree.scores.get(node, {})}
         verdict.node, verdict.value, verdict.confirmed = node, value, confirmed
+        verdict.unconfirmed = chances and confirmed is None
         if confirmed is not None:
             value = verdict.value = confirmed.found
         verdict.counterfactual = _finished(found, value, judge_name, {**guide, **scores})

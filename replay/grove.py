@@ -9,7 +9,7 @@ from .baseline import Baseline
 from .gate import Verdict
 from .session import Session
 from .tree_search import TreeSearch
-from .worker import Worlds
+from .worlds import Worlds
 
 
 @dataclass(slots=True)

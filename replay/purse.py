@@ -31,9 +31,9 @@ class Purse:
         self._reserved: dict[tuple[int, int], Amount] = {}
         self.spent_cost_usd = 0.0
 
-    def reserve(self, tree: int, ask: int, worst: Usage) -> bool:
-        """Whether the call may be made: spent + reserved + its worst case stay within the tree's slice."""
-        amount: Amount = (1, _tokens(worst), worst.cost_usd or 0.0)
+    def reserve(self, tree: int, ask: int, worst: Usage, calls: int = 1) -> bool:
+        """Whether the calls may be made: spent + reserved + their worst case stay within the tree's slice."""
+        amount: Amount = (calls, _tokens(worst), worst.cost_usd or 0.0)
         held = [value for (owner, _), value in self._reserved.items() if owner == tree]
         held.append(self._spent.get(tree, NOTHING))
         for index, limit in enumerate(self._slices[tree]):

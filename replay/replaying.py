@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,11 +28,12 @@ def replay_all(
 
     Raises MissingExtra: without its package the world works for no record.
     """
-    rows, failed = [], 0
+    rows, failed, environment = [], 0, None
     parts: dict[str, list[bool]] = {}
     for index, record in enumerate(records):
         session = Session(record, factory, (known or {}).get(record.task.id, {record.id: record}))
         done = drive(session.replay(tolerant=tolerant))
+        environment = environment or session.environment_class
         if isinstance(done.error, MissingExtra):
             raise done.error
         failed += done.error is not None and done.diverged is None and not isinstance(done.error, ReplayError)
@@ -42,7 +44,7 @@ def replay_all(
             progress(index + 1, len(records))
     totals = totals_of(rows, records, failed)
     totals["parts"] = {name: {"compared": len(said), "agreed": sum(said)} for name, said in sorted(parts.items())}
-    return {"v": 1, "trajectories": rows, "totals": totals}
+    return {"v": 1, "environment_class": environment, "trajectories": rows, "totals": totals}
 
 
 def agreement(record: Trajectory, done: Replay) -> dict[str, bool]:
@@ -72,9 +74,25 @@ def row_of(record: Trajectory, done: Replay, session: Session) -> dict[str, Any]
         "matched": len(levels),
         "level": max(levels, key=LEVELS.index) if levels else None,
         "fidelity": lowest_fidelity([match.fidelity for match in done.matches]),
+        "rules": list(dict.fromkeys(rule for match in done.matches for rule in match.rules)),
+        "rebound": done.rebound,
         "first_divergence": divergence,
         "baseline": baseline_value(record, done, session),
+        **final_state(record, done, session),
     }
+
+
+def final_state(record: Trajectory, done: Replay, session: Session) -> dict[str, Any]:
+    """The hash of the state at the end, and whether the record ended in the same one; None where that is unknown.
+
+    Paths that the environment says to ignore do not count. A record that did not replay to its end has no such state.
+    """
+    ended = done.error is None and len(done.steps) == len(record.steps) and (done.diverged is None)
+    if not ended or done.final_state is None:
+        return {"state_hash": None, "final_state_agrees": None}
+    here = session.hash_of(done.final_state)
+    recorded = None if record.final_state is None else session.hash_of(record.final_state)
+    return {"state_hash": here, "final_state_agrees": None if recorded is None else recorded == here}
 
 
 def baseline_value(record: Trajectory, done: Replay, session: Session) -> float | None:
@@ -95,6 +113,7 @@ def totals_of(rows: Sequence[Mapping[str, Any]], records: Sequence[Trajectory], 
     observed = {record.id: record.outcome.value if record.outcome else None for record in records}
     both = [row for row in rows if row["baseline"] is not None and observed[row["id"]] is not None]
     levels = [row["level"] for row in rows]
+    states = [row["final_state_agrees"] for row in rows if row.get("final_state_agrees") is not None]
     return {
         "trajectories": len(rows),
         "steps": sum(row["steps"] for row in rows),
@@ -102,6 +121,9 @@ def totals_of(rows: Sequence[Mapping[str, Any]], records: Sequence[Trajectory], 
         "diverged": sum(row["first_divergence"] is not None for row in rows) - failed,
         "failed": failed,
         "levels": {level: levels.count(level) for level in LEVELS},
+        "rules": dict(Counter(rule for row in rows for rule in row["rules"])),
+        "rebound": sum(row["rebound"] for row in rows),
+        "final_states": {"compared": len(states), "agreed": sum(states)},
         "compared": len(both),
         "agreed": sum(row["baseline"] == observed[row["id"]] for row in both),
     }

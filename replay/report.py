@@ -10,6 +10,7 @@ from typing import Any
 from ..storage.records import Trajectory, Usage
 from .calls import add_usage
 from .engine import Engine
+from .gate import Verdict
 from .grove import Grove
 from .settings import Settings
 
@@ -29,6 +30,8 @@ ROW_KEYS = (
     "cost_usd",
     "stopped",
 )
+EXTRA_KEYS = ("confirmed",)
+"""Keys of a row that are not columns of the archive."""
 
 
 def row_of(grove: Grove) -> dict[str, Any]:
@@ -59,8 +62,16 @@ def row_of(grove: Grove) -> dict[str, Any]:
         "stopped": grove.stopped or "budget",
         "task_id": grove.record.task.id,
         "refused": verdict.refused,
+        "confirmed": _confirmed(verdict),
+        "unconfirmed": verdict.unconfirmed,
+        "rebound": (base.rebound if base else 0) + (tree.rebound if tree else 0),
         "notes": _notes(grove),
     }
+
+
+def _confirmed(verdict: Verdict) -> dict[str, Any] | None:
+    means = verdict.confirmed
+    return None if means is None else {"plays": means.plays, "best": means.found, "baseline": means.baseline}
 
 
 def _notes(grove: Grove) -> list[str]:
@@ -91,6 +102,7 @@ def totals_of(rows: Sequence[Mapping[str, Any]], repeated_calls: int, seconds: f
         "tokens": sum(row["tokens"] for row in rows),
         "cost_usd": round(sum(row["cost_usd"] for row in rows), 9),
         "seconds": round(seconds, 3),
+        "rebound": sum(row.get("rebound", 0) for row in rows),
         "mean_observed": _mean(row["observed"] for row in headline),
         "mean_baseline": _mean(row["baseline"] for row in judged),
         "mean_best": _mean(row["best"] for row in judged),
@@ -114,10 +126,36 @@ def report_of(engine: Engine, seconds: float) -> dict[str, Any]:
         "run": engine.run_name,
         "algorithm": engine.settings.algorithm.name,
         "judge": engine.settings.judge,
+        "environment_class": engine.environment_class,
+        "stochastic": engine.chances,
         "policy": policy_section(engine.settings, engine.plugins.policy),
-        "trajectories": [{key: row[key] for key in ROW_KEYS} for row in rows],
-        "totals": totals_of(rows, engine.caller.repeated_calls, seconds),
+        "trajectories": [{key: row[key] for key in (*ROW_KEYS, *EXTRA_KEYS)} for row in rows],
+        "totals": totals_of(rows, engine.repeated_calls, seconds),
+        "warnings": warnings_of(engine.settings.confirm, rows),
+        **world_section(engine.plugins.shared),
+        **user_section(engine.settings, engine.plugins.user_policy),
     }
+
+
+def user_section(settings: Settings, policy: Any) -> dict[str, Any]:
+    """`user_policy` of `search --json`, where the user's side is played by one."""
+    if policy is None:
+        return {}
+    name = settings.user_policy.name if settings.user_policy is not None else type(policy).__name__
+    method = getattr(policy, "report", None)
+    return {"user_policy": {"name": name, **(method() if method is not None else {})}}
+
+
+def warnings_of(plays: int, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader of the whole report must know: found runs that may be luck."""
+    count = sum(row["unconfirmed"] for row in rows)
+    if not count:
+        return []
+    why = "and has no reseed(seed), so that --confirm has no fresh seeds" if plays else "and --confirm N was not given"
+    return [
+        f"the world does not always answer alike {why}: {count} found {'run' if count == 1 else 'runs'} may be luck; "
+        "exports leave such runs out (--keep-unconfirmed takes them)"
+    ]
 
 
 def policy_section(settings: Settings, policy: Any = None) -> dict[str, Any]:
@@ -126,10 +164,17 @@ def policy_section(settings: Settings, policy: Any = None) -> dict[str, Any]:
     return {"name": settings.policy.name, **(method() if method is not None else {})}
 
 
-def empty_report(settings: Settings, run: str) -> dict[str, Any]:
+def world_section(factory: Any = None) -> dict[str, Any]:
+    """`world` of `search --json`, where the factory of worlds says something of itself (`report()`)."""
+    method = getattr(factory, "report", None)
+    return {"world": method()} if method is not None else {}
+
+
+def empty_report(settings: Settings, run: str, environment_class: str | None = None) -> dict[str, Any]:
     """The report of a search that selected nothing."""
-    head = {"v": 1, "run": run, "algorithm": settings.algorithm.name, "judge": settings.judge}
-    return {**head, "policy": policy_section(settings), "trajectories": [], "totals": totals_of([], 0, 0.0)}
+    head: dict[str, Any] = {"v": 1, "run": run, "algorithm": settings.algorithm.name, "judge": settings.judge}
+    head |= {"environment_class": environment_class, "stochastic": None, "policy": policy_section(settings)}
+    return {**head, "trajectories": [], "totals": totals_of([], 0, 0.0), "warnings": []}
 
 
 def paired_interval(

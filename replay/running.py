@@ -23,6 +23,7 @@ from .settings import Settings
 
 _LOG = logging.getLogger("ttc_replay.search")
 DIVERGED = ("TTC-E301", "TTC-E302")
+Look = Callable[[Engine, Sequence[Mapping[str, Any]]], None]
 
 
 @dataclass(slots=True)
@@ -71,20 +72,18 @@ def run_search(
     known: Sequence[Trajectory],
     plugins: Plugins,
     progress: Callable[[Mapping[str, Any]], None] | None = None,
+    look: Look | None = None,
 ) -> Ran:
-    """Search `records`; `known` are all recorded trajectories (for policies, users, novelty).
+    """Search `records`; `known` are all recorded trajectories (for policies, users, novelty). `look` sees the ended
+    search and the events of its journal once they are folded.
 
     The same call again resumes. Raises RunConflict, DatabaseBusy, JournalDamaged, UsageError before anything is spent.
     """
     notes = fold_calls(archive)
     _check_steps(settings, records)
     run = settings.run_name(name)
-    prepare = getattr(plugins.policy, "prepare", None)
-    if prepare is not None:
-        prepare(hidden(known))
-    check = getattr(plugins.policy, "check", None)
-    if check is not None:
-        check()
+    for plugin in (plugins.policy, plugins.shared, plugins.user_policy):
+        _ready(plugin, known)
     _warn_unpriced(settings, plugins.policy)
     folder = runs_folder(archive.location) / run
     journal = Journal.open(folder, settings.configuration(), [record.id for record in records])
@@ -97,9 +96,18 @@ def run_search(
         started = time.monotonic()
         asyncio.run(_interruptible(engine))
         journal.sync()
-        return _fold(archive, engine, journal, time.monotonic() - started, notes)
+        return _fold(archive, engine, journal, time.monotonic() - started, notes, look)
     finally:
         journal.close()
+
+
+def _ready(plugin: Any, known: Sequence[Trajectory]) -> None:
+    """Let a policy, or a factory of worlds that share something, see the archive and check what it needs."""
+    prepare, check = getattr(plugin, "prepare", None), getattr(plugin, "check", None)
+    if prepare is not None:
+        prepare(hidden(known))
+    if check is not None:
+        check()
 
 
 def _warn_unpriced(settings: Settings, policy: Any) -> None:
@@ -139,19 +147,25 @@ async def _interruptible(engine: Engine) -> None:
     try:
         await engine.run()
     finally:
-        closing = getattr(engine.plugins.policy, "close", None)
-        if closing is not None:
-            done = closing()
-            if asyncio.iscoroutine(done):
-                await done
+        for plugin in (engine.plugins.policy, engine.plugins.shared, engine.plugins.user_policy):
+            closing = getattr(plugin, "close", None)
+            if closing is not None:
+                done = closing()
+                if asyncio.iscoroutine(done):
+                    await done
 
 
-def _fold(archive: Any, engine: Engine, journal: Journal, seconds: float, notes: list[str]) -> Ran:
+def _fold(
+    archive: Any, engine: Engine, journal: Journal, seconds: float, notes: list[str], look: Look | None = None
+) -> Ran:
     report = report_of(engine, seconds)
     events, _ = read_journal(journal.path)
     total = digest(events)
     status = "interrupted" if engine.interrupted else "error" if engine.error else "done"
     fold_run(archive, engine, report, total, status)
+    report["environment"] = {**engine.costs.report(), "class": report["environment_class"]}
+    if look is not None:
+        look(engine, events)
     rows = [row_of(grove) for grove in engine.groves if grove.reported]
     tasks = {grove.record.id: grove.record.task.id for grove in engine.groves}
     errors = [grove.baseline.error_code for grove in engine.groves if grove.baseline and grove.baseline.error]
@@ -160,7 +174,7 @@ def _fold(archive: Any, engine: Engine, journal: Journal, seconds: float, notes:
         engine.interrupted,
         engine.error,
         notes,
-        warnings=_warnings(rows),
+        warnings=[*report["warnings"], *_warnings(rows)],
         failures=failures(events),
         digest=total,
         interval=paired_interval(rows, tasks, engine.settings.seed),

@@ -8,18 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from time import perf_counter
+from typing import Any, Protocol
 
 from ..storage.codec import messages_from
 from ..storage.errors import DivergedError, EnvironmentFailed, TtcError, boundary, classified
 from ..storage.records import Fidelity, JsonObject, Message, Score, Step, ToolSchema, Trajectory
-from .compare import Match, compare, normalisers_from
+from .compare import Match, Naming, compare
+from .contract import contract_of
+from .costs import Costs
 from .drive import finish
-from .environments.base import environment_class, tools_of
+from .environments.base import EnvironmentClass, environment_class, tools_of
 from .environments.users import TapeUser, User, user_reply
-from .transition import CLASS_FIDELITY, execute, hear, refusals, reward_scores, state_of
+from .forking import duplicate
+from .rebinding import any_id, bound, closed, opened, settled_by, used_by
+from .transition import execute, fidelity_of, hear, refusals, reward_scores, state_key, state_of
 
 EnvironmentFactory = Callable[[], Any]
+
+
+class Keep(Protocol):
+    """Who is offered copies of the states that a replay passes."""
+
+    def wants(self, done: int) -> bool:
+        """Whether a copy of the state after `done` steps is wanted."""
+        ...
+
+    def __call__(self, done: int, world: Any) -> None:
+        """Take the copy."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +64,8 @@ class Replay:
     done: bool = False
     final_state: Any = None
     info: JsonObject = field(default_factory=dict)
+    rebound: int = 0
+    """Places of recorded arguments in which an id of this world took the place of the record's."""
 
     @property
     def diverged(self) -> StepMatch | None:
@@ -62,23 +81,39 @@ class Redone:
     match: StepMatch
     done: bool
     info: JsonObject
+    environment: Any = None
+    """The world to go on with: the same one, seen in the record's ids where it gives others."""
+    rebound: int = 0
 
 
 class Session:
     """Opens worlds for one record. Stateless between calls: every world it returns belongs to the caller."""
 
-    def __init__(self, record: Trajectory, factory: EnvironmentFactory, runs: Mapping[str, Trajectory] | None = None):
+    def __init__(
+        self,
+        record: Trajectory,
+        factory: EnvironmentFactory,
+        runs: Mapping[str, Trajectory] | None = None,
+        costs: Costs | None = None,
+    ):
+        self.costs = costs or Costs()
+        """What its worlds cost: one for all sessions of a factory."""
+        self.forkable = False
+        """Whether its worlds can be copied (known after `fresh`)."""
         self.record = record
         self.factory = factory
         self.runs = runs or {}
+        self.contract = contract_of(factory)
         self._probe: Any = None
         self._prompt: tuple[Message, ...] = ()
-        speaks = any(user_reply(step.observations) is not None for step in record.steps)
-        self.user: User | None = TapeUser(record, self.runs) if speaks else None
-        """The tape's user, when the record has one who speaks after the prompt; None: a world without a user."""
+        self.speaks = any(user_reply(step.observations) is not None for step in record.steps)
+        """Whether the record has a user who speaks after the prompt."""
+        self.user: User | None = TapeUser(record, self.runs) if self.speaks else None
+        """Who answers the agent after the branch point: the tape, where the record has a user; None: nobody."""
 
     async def fresh(self) -> Any:
         """A new world at the state before step 0. Raises EnvironmentFailed."""
+        begun = perf_counter()
         with boundary(EnvironmentFailed, "the environment could not be built"):
             environment = self.factory()
         load = getattr(environment, "load", None)
@@ -87,7 +122,11 @@ class Session:
             if load is not None:
                 await finish(load(self.record, self.runs))
             self._prompt = messages_from(await finish(environment.reset(self.record.task)) or ())
-        self._probe = self._probe or environment
+        self.costs.reset.add(perf_counter() - begun)
+        if self._probe is None:
+            self.costs.see(environment)
+            self.forkable = environment_class(environment) == "forkable"
+            self._probe = environment
         return environment
 
     @property
@@ -95,19 +134,37 @@ class Session:
         """The record's prompt; the environment's own when the record has none (known after `fresh`)."""
         return tuple(self.record.prompt) or self._prompt
 
+    @property
+    def environment_class(self) -> EnvironmentClass | None:
+        """What its worlds are (known after `fresh`)."""
+        return None if self._probe is None else environment_class(self._probe)
+
+    def hash_of(self, state: Any) -> str:
+        """The hash of a state of its worlds, without what they say to ignore. Raises EnvironmentFailed."""
+        with boundary(EnvironmentFailed, "the hash of the state"):
+            return self.contract.hash_of(self._probe, state)
+
+    async def state_key(self, environment: Any) -> str | None:
+        """What says that two states are equal: the world's own `state_key()`, else its state's hash where that is
+        asked for, else None (states of that world are never merged)."""
+        own = state_key(environment)
+        if own is not None or not self.contract.hashes(environment):
+            return own
+        state = await state_of(environment)
+        return None if state is None else self.hash_of(state)
+
     def tools(self) -> tuple[tuple[ToolSchema, ...], str]:
         """Tool schemas and where they come from: the log, else the environment (known after `fresh`)."""
         if self.record.tools is not None:
             return self.record.tools, "log"
         return (tools_of(self._probe), "environment") if self._probe is not None else ((), "unknown")
 
-    async def replay(
-        self, *, tolerant: bool = False, upto: int | None = None, keep: Callable[[int, Any], None] | None = None
-    ) -> Replay:
+    async def replay(self, *, tolerant: bool = False, upto: int | None = None, keep: Keep | None = None) -> Replay:
         """Re-execute the record's steps [0, upto) and compare.
 
-        `keep(steps done, world)` gets a fork of the live world before each step and after the last, from forkable
-        worlds only. Stops at the first difference unless tolerant. Failures of the world are in `Replay.error`.
+        `keep(steps done, world)` gets the copies that it wants of the live world, before each step and after the last,
+        from forkable worlds only. Stops at the first difference unless tolerant. Failures of the world are in
+        `Replay.error`.
         """
         result = Replay()
         try:
@@ -115,7 +172,8 @@ class Session:
             steps = self.record.steps if upto is None else self.record.steps[:upto]
             await self._offer(keep, 0, environment)
             for step in steps:
-                redone = await self.redo(environment, step)
+                redone = await self.redo(environment, step, steps[: len(result.steps)], strict=True)
+                environment, result.rebound = redone.environment, result.rebound + redone.rebound
                 match, result.done, result.info = redone.match, redone.done, redone.info or result.info
                 result.matches.append(match)
                 result.steps.append(redone.step)
@@ -128,56 +186,80 @@ class Session:
             result.error = error
         return result
 
-    async def _offer(self, keep: Callable[[int, Any], None] | None, done: int, environment: Any) -> None:
-        if keep is not None and environment_class(environment) == "forkable":
-            keep(done, await fork(environment))
+    async def _offer(self, keep: Keep | None, done: int, environment: Any) -> None:
+        if keep is not None and self.forkable and keep.wants(done):
+            keep(done, await self.fork(environment))
 
-    async def redo(self, environment: Any, step: Step) -> Redone:
-        """Execute a known step again; its observations are compared, user replies are given as they were."""
-        fidelity = CLASS_FIDELITY[environment_class(environment)]
-        result = await execute(environment, step.action, step.index)
+    async def fork(self, environment: Any) -> Any:
+        """`fork`, and what it cost."""
+        begun = perf_counter()
+        copied = await fork(environment)
+        self.costs.fork.add(perf_counter() - begun)
+        return copied
+
+    async def redo(self, environment: Any, step: Step, before: Sequence[Step] = (), *, strict: bool = False) -> Redone:
+        """Execute a known step again; its observations are compared, user replies are given as they were.
+
+        Where this world gives other ids than the steps `before` hold, arguments are re-bound and the comparison is up
+        to the renaming. `strict`: only ids that later actions of the record use may newly differ.
+        """
+        begun = perf_counter()
+        binds = self.contract.rebinds(environment)
+        view, (environment, names) = environment, opened(environment)
+        action, rebound = bound(step.action, names) if binds else (step.action, 0)
+        result = await execute(environment, action, step.index)
+        fidelity = fidelity_of(environment, result)
         got, done, rewards, info = list(result.observations), result.done, [result.reward], result.info
         for reply in step.observations:
             if reply.role == "user":
-                heard = await hear(environment, reply)
+                heard = await hear(environment, bound(reply, names)[0] if binds else reply)
                 got.extend(heard.observations)
                 done = done or heard.done
                 rewards.append(heard.reward)
                 info = heard.info or info
-        match = self._match(environment, step, got)
-        ended = done or (self.user is None and not step.action.tool_calls)
+        permit = (used_by(self.record.steps[step.index + 1 :]) if strict else any_id) if binds else None
+        naming = Naming(names, permit, lambda: settled_by(self.prompt, before))
+        match = self._match(environment, step, got, naming)
+        view = closed(view, naming.names, binds=binds)
+        ended = done or (not self.speaks and not step.action.tool_calls)
         scores: dict[str, Score] = {**step.scores, **reward_scores(rewards)}
         if match.level is not None and fidelity == "snapshot":
             fidelity = "reexecuted"
         played = replace(step, fidelity=fidelity, scores=scores)
         level = StepMatch(step.index, match.level, fidelity, match.rules, match.expected, match.got)
-        return Redone(played, level, ended, info)
+        self.costs.step.add(perf_counter() - begun)
+        return Redone(played, level, ended, info, view, rebound)
 
-    def _match(self, environment: Any, step: Step, got: Sequence[Message]) -> Match:
-        match = compare(step.observations, got, normalisers_from(getattr(environment, "normalise", None)))
+    def _match(self, environment: Any, step: Step, got: Sequence[Message], naming: Naming) -> Match:
+        match = compare(step.observations, got, self.contract.rules(environment), naming)
         if match.level is None:
             refused = refusals(step.action, tools_of(environment))
             if refused and got == refused:
                 return replace(match, got=f"{match.got} (this environment lacks the tool)")
         return match
 
-    async def at(self, steps: Sequence[Step], start: tuple[int, Any] | None = None) -> Any:
+    async def at(self, steps: Sequence[Step], start: tuple[int, Any] | None = None, keep: Keep | None = None) -> Any:
         """A world that stands after `steps`, re-executed from `start` (steps done, world), else from a fresh one.
 
-        Raises DivergedError when an observation differs from the one in `steps`.
+        `keep` gets the copies that it wants of the states on the way, and of the last. Raises DivergedError when an
+        observation differs from the one in `steps`.
         """
         done, environment = start if start is not None else (0, await self.fresh())
-        for step in steps[done:]:
-            match = (await self.redo(environment, step)).match
+        if start is None:
+            await self._offer(keep, 0, environment)
+        for index, step in enumerate(steps[done:], done):
+            redone = await self.redo(environment, step, steps[:index])
+            environment, match = redone.environment, redone.match
             if match.level is None:
                 raise DivergedError(step.index, match.expected, match.got, place=f"trajectory {self.record.id[:12]}")
+            await self._offer(keep, index + 1, environment)
         return environment
 
 
 async def fork(environment: Any) -> Any:
-    """An independent copy of a forkable world. Raises EnvironmentFailed."""
+    """An independent copy of a forkable world, by the capability that it declares. Raises EnvironmentFailed."""
     try:
-        copy = environment.fork()
+        copy = duplicate(environment)
         return await copy if hasattr(copy, "__await__") else copy
     except Exception as cause:
         raise classified(cause, EnvironmentFailed, "environment.fork") from cause

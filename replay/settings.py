@@ -49,6 +49,8 @@ class Settings:
     merge_states: bool = False
     allocate: Literal["uniform", "adaptive"] = "uniform"
     confirm: int = 0
+    user_policy: Spec | None = None
+    """Who plays the user; None: the tape."""
     selector: tuple[tuple[str, Any], ...] = ()
 
     def configuration(self) -> dict[str, Any]:
@@ -74,6 +76,8 @@ class Settings:
             frozen["merge_states"] = True
         if self.confirm:
             frozen["confirm"] = self.confirm
+        if self.user_policy is not None:
+            frozen["user_policy"] = _spec(self.user_policy)
         if self.allocate != "uniform":
             frozen["allocate"], frozen["budget"] = self.allocate, self.budget
         return frozen
@@ -93,6 +97,8 @@ def _spec(spec: Spec) -> dict[str, Any]:
 
 
 def _public(key: str, value: Any) -> Any:
-    """An option as it is stored: of a secret only a hash, enough to tell that it changed."""
+    """An option as it is stored: of a secret only a hash, enough to tell that it changed. Also within options."""
+    if isinstance(value, dict):
+        return {name: _public(str(name), item) for name, item in value.items()}
     is_secret = isinstance(value, str) and any(word in key.lower() for word in SECRET_WORDS)
     return f"[SECRET:option:{content_id(value)[:8]}]" if is_secret and not key.endswith("_env") else value

@@ -6,13 +6,14 @@ The same function serves the record (baseline) and the search, so that replayed 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..storage.canonical import plain
 from ..storage.codec import result_from
 from ..storage.errors import EnvironmentFailed, boundary, classified
 from ..storage.records import (
+    FIDELITY_ORDER,
     Fidelity,
     Message,
     Proposal,
@@ -21,6 +22,7 @@ from ..storage.records import (
     StepResult,
     ToolCall,
     ToolSchema,
+    lowest_fidelity,
 )
 from .drive import finish
 from .environments.base import environment_class, tools_of
@@ -33,6 +35,31 @@ CLASS_FIDELITY: dict[str, Fidelity] = {
     "re-executable": "reexecuted",
     "recorded only": "recorded",
 }
+
+
+def fidelity_of(environment: Any, result: StepResult) -> Fidelity:
+    """The class of one answer: that of its world, or a lower one that the answer itself names (`info["fidelity"]`).
+
+    A world may say that it is less true than its class, never that it is truer.
+    """
+    of_class = CLASS_FIDELITY[environment_class(environment)]
+    named = result.info.get("fidelity") if result.info else None
+    if named not in FIDELITY_ORDER[:-1]:
+        return of_class
+    return lowest_fidelity([of_class, named]) or of_class
+
+
+def world_scores(result: StepResult) -> dict[str, Score]:
+    """What an imagined answer says of itself (`info["world"]`) as the score `world`; {} for any other answer.
+
+    The value is its confidence; an answer whose confidence nobody knows abstains.
+    """
+    said = result.info.get("world") if result.info else None
+    if not isinstance(said, Mapping):
+        return {}
+    detail = {key: value for key, value in said.items() if key != "confidence"}
+    confidence = said.get("confidence")
+    return {"world": Score(confidence, abstain=confidence is None, detail=detail)}
 
 
 async def execute(environment: Any, action: Message, index: int) -> StepResult:
@@ -110,21 +137,30 @@ async def play(
     action = proposal.action
     result = await execute(environment, action, index)
     observations, done, truncated = tuple(result.observations), result.done, False
-    fidelity = CLASS_FIDELITY[environment_class(environment)]
+    fidelity = fidelity_of(environment, result)
     given = result.reward
     if not done and not observations and not action.tool_calls:
         if user is None:
             done = True
-        elif (reply := user.reply([*context, action], proposal.source)) is None:
+        elif (reply := await finish(user.reply([*context, action], proposal.source))) is None:
             done = truncated = True
         else:
-            observations, fidelity = (reply,), "recorded"
+            told: Fidelity = getattr(user, "fidelity", "recorded")
+            observations, fidelity = (reply,), lowest_fidelity([told, fidelity]) or fidelity
             heard = await hear(environment, reply)
-            done, given = heard.done, _sum(given, heard.reward)
-    scores = {} if given is None else {"environment": Score(float(given))}
+            done, given = heard.done or _ends(environment, user, reply), _sum(given, heard.reward)
+    scores = world_scores(result)
+    if given is not None:
+        scores["environment"] = Score(float(given))
     usage, logprob = proposal.usage, proposal.logprob
     step = Step(index, action, observations, fidelity, usage, logprob, scores, tokens=proposal.tokens)
     return step, done, truncated
+
+
+def _ends(environment: Any, user: User, reply: Message) -> bool:
+    """Whether a reply ends the run in a world that does not listen to users."""
+    ends = getattr(user, "ends", None)
+    return ends is not None and not hasattr(environment, "hear") and bool(ends(reply))
 
 
 def _sum(first: float | None, second: float | None) -> float | None:

@@ -90,6 +90,8 @@ class TreeSearch:
         self.measured = any(step.tokens is not None for step in record.steps)
         """Some step has the tokens that a local model sampled."""
         self.grew = False
+        self.rebound = 0
+        """Places of recorded arguments that were re-bound in searched steps."""
         self.solved = 0
         """Searched leaves that are solved."""
         self.recall: dict[int, Mapping[str, Any]] = {}
@@ -272,6 +274,7 @@ class TreeSearch:
             if new and child.step is not None:
                 self._put(node, child.step, child.truncated)
                 self._settle(node, child)
+                self.rebound += child.rebound
             if child.environment is not None:
                 grown.append((node if new else -1, child.environment))
         return grown

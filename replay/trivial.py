@@ -125,10 +125,12 @@ async def _branch(
 async def _open(record: Trajectory, factory: Callable[[], Any]) -> tuple[Any, tuple[Message, ...]]:
     with boundary(EnvironmentFailed, "the environment could not be built"):
         environment = factory()
-    load = getattr(environment, "load", None)
+    load, keeps = getattr(environment, "load", None), getattr(environment, "keep_to_records", None)
     with boundary(EnvironmentFailed, f"{type(environment).__name__}.reset", place=f"trajectory {record.id[:12]}"):
         if load is not None:
             await finish(load(record, {record.id: record}))
+        if keeps is not None:  # what a model imagines proves nothing, and no tree's budget would pay for it
+            keeps()
         return environment, messages_from(await finish(environment.reset(record.task)) or ())
 
 

@@ -2,76 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from ..rewards.compose import Composed
 from ..storage.codec import action_key
-from ..storage.errors import PolicyFailed, RewardFailed, TtcError, boundary, classified
-from ..storage.records import Message, Proposal, Step, Trajectory
+from ..storage.errors import PolicyFailed, ProviderError, RewardFailed, TtcError, boundary, classified
+from ..storage.records import Message, Proposal, Step, Trajectory, Usage
 from .answers import Answer, Grown, Job, Unjudged, prior_of
-from .calls import Reply
-from .environments.base import environment_class
+from .calls import NO_USAGE, Reply, add_usage
+from .drive import finish
 from .failures import coded
 from .outcomes import name_outcome, reseed
-from .session import Session, close, fork
-from .transition import play, state_key, state_of
+from .session import close
+from .simulated_user import SimulatedUser
+from .transition import play, state_of
 from .tree_search import TreeSearch
-
-
-class Worlds:
-    """The live worlds of one tree, by node, least recently used first out. Evicted ones are re-executed when needed."""
-
-    def __init__(self, session: Session, limit: int = 1024):
-        self.session = session
-        self._limit = limit
-        self._live: OrderedDict[int, Any] = OrderedDict()
-        self._forkable = False
-        self._lock = threading.Lock()
-
-    def keep(self, node: int, environment: Any) -> Sequence[Any]:
-        """Remember the world at `node`; returns the worlds that fell out, to be closed by the caller."""
-        if not self._live:
-            self._forkable = environment_class(environment) == "forkable"
-        with self._lock:
-            self._live[node] = environment
-            if len(self._live) <= self._limit:
-                return ()
-            return [self._live.popitem(last=False)[1] for _ in range(len(self._live) - self._limit)]
-
-    async def at(self, job: Job) -> Any:
-        """A world of the caller's own that stands at the node that `job` asks at.
-
-        The nearest live ancestor is forked (or taken, where worlds cannot fork and it is the node itself), the rest is
-        re-executed and compared. Raises DivergedError, EnvironmentFailed.
-        """
-        if self._forkable and (here := self._take(job.ask.node, own=True)) is not None:
-            return await fork(here)
-        path, steps = job.path, job.steps
-        for above in range(len(path)):
-            found = self._take(path[-1 - above], own=above == 0)
-            if found is not None:
-                live = await fork(found) if self._forkable else found
-                return live if above == 0 else await self.session.at(steps, (len(steps) - above, live))
-        return await self.session.at(steps)
-
-    def _take(self, node: int, *, own: bool) -> Any:
-        with self._lock:
-            found = self._live.get(node)
-            if found is None:
-                return None
-            if self._forkable:
-                self._live.move_to_end(node)
-                return found
-            return self._live.pop(node) if own else None
-
-    async def close(self) -> None:
-        """Close every live world."""
-        while self._live:
-            await close(self._live.popitem()[1])
+from .worlds import Worlds
 
 
 class Worker:
@@ -94,7 +42,7 @@ class Worker:
             return Answer(failed=said, failures=[said], more=True)
         proposals = reply.proposals[job.skip : job.skip + job.count]
         answer = Answer(more=self.sampling or len(proposals) >= job.count, usage=reply.usage)
-        answer.calls = 0 if reply.key is None else 1
+        answer.calls = 0 if reply.key is None else reply.calls
         if self.sampling and proposals and job.again is None:
             answer.short = job.count - len(proposals)
         try:
@@ -119,14 +67,19 @@ class Worker:
         """One transition; a world that fails is data."""
         answer.spent += 1
         environment: Any = None
+        user = worlds.session.user
+        user = user.for_one() if isinstance(user, SimulatedUser) else user
         index = len(job.steps)
         try:
             environment = await worlds.at(job)
+            await spent(environment)  # what its way to here cost was counted where it was first gone
             if job.again is not None:
                 await reseed(environment, job.request.seed)
-            step, over, cut = await play(environment, proposal, index, job.request.messages, worlds.session.user)
+            step, over, cut = await play(environment, proposal, index, job.request.messages, user)
+            await book(answer, environment)
+            book_user(answer, user)
             child.step = step
-            child.state_key = state_key(environment)
+            child.state_key = await worlds.session.state_key(environment)
             child.terminal = over or index + 1 >= job.tree.max_steps
             child.truncated = cut or (not over and child.terminal)
             if child.terminal or self.process:
@@ -136,8 +89,14 @@ class Worker:
             else:
                 child.environment = environment
             answer.children.append(child)
+        except ProviderError:  # of a world that asks a model: the run stops, the ask stays open
+            with suppress(TtcError):
+                await close(environment)
+            raise
         except TtcError as error:
             answer.failures = [*answer.failures, coded(error)]
+            await book(answer, environment)
+            book_user(answer, user)
             if job.again is None:
                 answer.dead = [*answer.dead, child.key]
             with suppress(TtcError):  # that it cannot be closed either adds nothing
@@ -178,6 +137,27 @@ class Worker:
         except RewardFailed as error:
             answer.failures = [*answer.failures, coded(error)]
             return None
+
+
+def book_user(answer: Answer, user: Any) -> None:
+    """Add what the user's side has cost."""
+    if isinstance(user, SimulatedUser) and user.calls:
+        answer.calls += user.calls
+        answer.usage = add_usage([answer.usage, user.usage])
+
+
+async def spent(environment: Any) -> tuple[int, Usage]:
+    """Calls and use of a world that pays for answers since this was last asked; nothing for all others."""
+    method = getattr(environment, "spent", None)
+    return (0, NO_USAGE) if method is None else await finish(method())
+
+
+async def book(answer: Answer, environment: Any) -> None:
+    """Add what the world has paid to what the answer cost."""
+    calls, usage = await spent(environment)
+    if calls:
+        answer.calls += calls
+        answer.usage = add_usage([answer.usage, usage])
 
 
 def prefix(tree: TreeSearch, steps: tuple[Step, ...], child: Grown) -> Trajectory:
@@ -229,6 +209,7 @@ def merged(proposals: Sequence[Proposal], call_key: str | None, keys: Keys) -> l
         if key in by_key:
             by_key[key][0].samples += 1
         else:
-            grown = Grown(key, prior_of(proposal), call_key=call_key, measured=proposal.tokens is not None)
+            measured, rebound = proposal.tokens is not None, proposal.rebound
+            grown = Grown(key, prior_of(proposal), call_key=call_key, measured=measured, rebound=rebound)
             by_key[key] = grown, proposal
     return list(by_key.values())

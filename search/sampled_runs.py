@@ -19,6 +19,10 @@ from .tree import OPEN, PRUNED, Ask, Tree
 FREE_LIMIT = 100
 """Known runs drawn in a row after which the next run is drawn among those not finished, so that no search stalls."""
 
+SETTLED = "settled"
+"""In `tree.memory`: the nodes whose actions a policy has drawn until nothing new came. That the record took an action
+there is no draw of the policy's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampledRuns(BestOfN):
@@ -108,7 +112,9 @@ def _may_ask(tree: Tree, node: int) -> bool:
 def _drawn_again(tree: Tree, parent: int, children: list[int]) -> int:
     turn = tree.memory["draws"] = tree.memory.get("draws", 0) + 1
     priors = [prior for child in children if (prior := tree.prior[child]) is not None]
-    weights = priors if len(priors) == len(children) and sum(priors) > 0.0 else [tree.samples[c] for c in children]
+    settled = parent in tree.memory.get(SETTLED, ())
+    drawn = [tree.samples[child] - (settled and tree.spine[child]) for child in children]
+    weights = priors if len(priors) == len(children) and sum(priors) > 0.0 else drawn
     left = tree.draw(parent, turn) * sum(weights)
     for child, weight in zip(children, weights, strict=True):
         left -= weight

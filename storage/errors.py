@@ -6,7 +6,8 @@
     │   ├── MissingExtra          E102  the message holds the install command
     │   ├── UnknownId             E103
     │   ├── MissingKey            E104  a provider key is not set
-    │   └── RunConflict           E105  same run name, other configuration
+    │   ├── RunConflict           E105  same run name, other configuration
+    │   └── SandboxUnavailable    E106  a MissingExtra: commands run in a sandbox or not at all
     ├── IngestError               E010-E049  exit 3: something in a file was not read
     ├── StoreError                E200  exit 70
     │   ├── DatabaseBusy          E201  exit 6
@@ -22,7 +23,8 @@
     │   ├── ReaderFailed          E404
     │   ├── ExporterFailed        E405
     │   ├── ContextFull           E406  a local model's context holds no more
-    │   └── OutOfMemory           E407  a local model cannot run even one branch
+    │   ├── OutOfMemory           E407  a local model cannot run even one branch
+    │   └── WorldUnsure           E408  a world model does not agree with itself, or knows no example
     ├── ProviderError             E500  exit 7
     │   ├── ProviderUnavailable   E501
     │   ├── ProviderRefused       E502  the request itself is wrong: no retry helps
@@ -35,6 +37,7 @@ Foreign code raises plain Python errors; `boundary()` classifies them once, at t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 
@@ -91,6 +94,12 @@ class RunConflict(UsageError):
     """The run exists with another configuration."""
 
     code = "TTC-E105"
+
+
+class SandboxUnavailable(MissingExtra):
+    """Commands of a log or a policy run in a sandbox or not at all, and none can be made here."""
+
+    code = "TTC-E106"
 
 
 class IngestError(TtcError):
@@ -195,6 +204,16 @@ class OutOfMemory(PluginFailed):
     """A local model has no memory for a single branch."""
 
     code = "TTC-E407"
+
+
+class WorldUnsure(PluginFailed):
+    """A world model does not know enough to answer for a tool. `usages`: what was paid until that was known."""
+
+    code = "TTC-E408"
+
+    def __init__(self, message: str, *, hint: str | None = None, usages: Sequence[Any] = ()):
+        super().__init__(message, hint=hint)
+        self.usages = tuple(usages)
 
 
 class ProviderError(TtcError):

@@ -92,11 +92,23 @@ def read_journal(path: Path) -> tuple[list[Event], int]:
 def _torn(line: bytes, sequence: int) -> bool:
     """Whether the rest of a file may be the beginning of a line.
 
-    Not when it is a sound line and one byte that is no newline, or ends in the next line: then a newline was damaged.
+    Not when it begins with a sound line, or ends in the next one: then a newline was damaged.
     """
     starts = re.finditer(rb"[0-9a-f]{8} %d " % (sequence + 1), line)
     holds_another = any(decode_line(line[match.start() :], sequence + 1) is not None for match in starts)
-    return not holds_another and decode_line(line[:-1], sequence) is None
+    return not holds_another and not _begins_sound(line)
+
+
+def _begins_sound(line: bytes) -> bool:
+    """Whether a part of the line, less than all of it, is sound: its check sum is that up to some closing brace."""
+    checksum, _, body = line.partition(b" ")
+    running = seen = 0
+    while (brace := body.find(b"}", seen) + 1) and brace < len(body):
+        running = zlib.crc32(body[seen:brace], running)
+        if checksum == b"%08x" % running:
+            return True
+        seen = brace
+    return False
 
 
 class Journal:

@@ -255,7 +255,8 @@ class ProposalRequest:
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """One proposed action. `logprob` is natural log of the policy's probability; `source` is (trajectory id, step)
-    when the action was taken from a record; `tokens` what a local model sampled."""
+    when the action was taken from a record; `tokens` what a local model sampled; `rebound`: places of its arguments in
+    which an id of this branch took the place of the record's."""
 
     action: Message
     logprob: float | None = None
@@ -263,6 +264,7 @@ class Proposal:
     finish_reason: str | None = None
     source: tuple[str, int] | None = None
     tokens: TokenTrace | None = None
+    rebound: int = 0
 
 
 @dataclass(frozen=True, slots=True)

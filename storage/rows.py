@@ -258,6 +258,12 @@ def node_score_row(run: str, trajectory_id: str, node: int, name: str, score: Sc
     return {**place, **_score_columns(name, score)}
 
 
+def step_score_row(run: str, trajectory_id: str, step: int, name: str, score: Score) -> Row:
+    """One row of `scores` for a step of a trajectory, said by a run."""
+    place = {"run": clean(run), "trajectory_id": clean(trajectory_id), "node": None, "step_index": step}
+    return {**place, **_score_columns(name, score)}
+
+
 def _score_columns(name: str, score: Score) -> Row:
     return {
         "name": clean(name),

@@ -17,7 +17,7 @@ from .canonical import content_id
 from .errors import StoreError
 from .exact_json import Row, clean, dumps, loads, number
 from .records import Node, Score
-from .rows import node_from_row, node_row, node_score_row, score_from_row
+from .rows import node_from_row, node_row, node_score_row, score_from_row, step_score_row
 from .store import Store, chunks
 
 _JSON_COLUMNS = frozenset({"configuration", "report", "detail", "body", "result"})
@@ -77,6 +77,19 @@ class RunStore(Store):
                 connection.execute(table.delete().where(tree))
             insert(connection, schema.nodes, rows)
             insert(connection, schema.scores, score_rows)
+
+    def save_step_scores(self, run: str, trajectory_id: str, scores: Mapping[int, Mapping[str, Score]]) -> None:
+        """Replace what a run says of the steps of a recorded trajectory (step to score name to score)."""
+        rows = [
+            step_score_row(run, trajectory_id, step, name, score)
+            for step, named in scores.items()
+            for name, score in named.items()
+        ]
+        table = schema.scores
+        said = (table.c.run == run) & (table.c.trajectory_id == trajectory_id)
+        with self._write() as connection:
+            connection.execute(table.delete().where(said & table.c.node.is_(None) & table.c.step_index.is_not(None)))
+            insert(connection, table, rows)
 
     def nodes(self, run: str, trajectory_id: str | None = None) -> Iterator[Node]:
         """The nodes of one tree, or of every tree of the run, by trajectory and node id; one tree in memory at once."""

@@ -225,6 +225,8 @@ def test_the_readme_runs_commands_and_python() -> None:
 def test_marked_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, in one folder, on the first of the shipped logs (all of them only take longer)."""
     monkeypatch.chdir(tmp_path)
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    monkeypatch.setenv("PATH", programs)  # `python` in an example is the one of this virtual environment
     logs = tmp_path / "examples" / "bookkeeping" / "logs"
     logs.mkdir(parents=True)
     for file in (ROOT / "examples" / "bookkeeping" / "logs").glob("*.jsonl"):

@@ -7,9 +7,10 @@ returned wherever a `Message`, `StepResult` or `ToolSchema` is named. Plugin cod
 
 Three classes of environment:
 
-* forkable: has `fork()`; a branch is an independent copy of the live state (fidelity `snapshot`);
-* re-executable: no `fork()`; a branch re-executes the prefix in a fresh environment and compares every observation
-  with the record (fidelity `reexecuted`);
+* forkable: has `fork()`, or declares another way to be copied (`forks`, see `replay.forking`); a branch is an
+  independent copy of the live state (fidelity `snapshot`);
+* re-executable: neither, or `forks = "reexecute"`; a branch re-executes the prefix in a fresh environment and compares
+  every observation with the record (fidelity `reexecuted`);
 * recorded only: sets `recorded_only = True`; every answer comes from the tape (fidelity `recorded`).
 """
 
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from ...storage.records import Message, StepResult, Task, ToolSchema
+from ..forking import capability
 
 EnvironmentClass = Literal["forkable", "re-executable", "recorded only"]
 
@@ -30,6 +32,8 @@ class Environment(Protocol):
     Optional members, not part of the runtime check:
 
     * `fork(self) -> Environment`: an independent copy of the current state;
+    * `forks = "native" | "pickle" | "deepcopy" | "reexecute"`: how it is copied, where that is not by `fork()`;
+      `snapshot_every = m`: a copy is kept every m steps (default: by what was measured);
     * `tools(self) -> list[ToolSchema]`; `state(self) -> JSON`, kept as `Trajectory.final_state` for rewards;
     * `state_key(self) -> str | None`: equal keys mean equal states (merged only under `--merge-states`);
     * `reseed(self, seed: int)`: only for worlds that do not always answer alike: what comes now depends on this seed
@@ -52,10 +56,15 @@ class Environment(Protocol):
 
 
 def environment_class(environment: Any) -> EnvironmentClass:
-    """Which of the three classes an environment declares itself to be."""
+    """Which of the three classes an environment declares itself to be. Raises UsageError for a wrong `forks`."""
     if getattr(environment, "recorded_only", False):
         return "recorded only"
-    return "forkable" if callable(getattr(environment, "fork", None)) else "re-executable"
+    return "re-executable" if capability(environment) == "reexecute" else "forkable"
+
+
+def has_chances(environment: Any) -> bool:
+    """Whether a world does not always answer alike: it can be reseeded, or declares `stochastic = True`."""
+    return callable(getattr(environment, "reseed", None)) or bool(getattr(environment, "stochastic", False))
 
 
 def tools_of(environment: Any) -> tuple[ToolSchema, ...]:

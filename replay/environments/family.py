@@ -77,6 +77,8 @@ class Hosting:
         self.seconds = seconds
         self.processes = processes
         self.offer: Offer | None = None
+        self.normalise: Mapping[str, Any] | None = None
+        """Rules for putting a world back, in place of its own."""
         self._running: OrderedDict[Family, None] = OrderedDict()
         self._lock = threading.RLock()  # the garbage collector may end a family in the midst of a change here
 
@@ -290,7 +292,8 @@ class Family:
 
     def _same(self, before: Any, now: Any) -> bool:
         if isinstance(before, StepResult) and isinstance(now, StepResult) and before.done == now.done:
-            rules = normalisers_from(self.hosting.offer.values.get("normalise") if self.hosting.offer else None)
+            own = self.hosting.offer.values.get("normalise") if self.hosting.offer else None
+            rules = normalisers_from(own if self.hosting.normalise is None else self.hosting.normalise)
             return compare(before.observations, now.observations, rules).level is not None
         return bool(before == now)
 

@@ -22,8 +22,9 @@ from ...storage.codec import messages_from, result_from
 from ...storage.errors import EnvironmentFailed, StoreError, TtcError, UsageError, boundary
 from ...storage.exact_json import message_to_json
 from ..drive import finish
+from ..forking import capability, declared, duplicate
 from ..transition import state_of
-from .wire import METHODS, arguments_from_json, decode, encode, error_to_json, result_to_json
+from .wire import ATTRIBUTES, METHODS, arguments_from_json, decode, encode, error_to_json, result_to_json
 
 GRACE_SECONDS = 2.0
 """How long a world may go on after its parent is gone: its `close`, or a step that was under way."""
@@ -66,18 +67,20 @@ class Host:
 
     def _build(self, handle: int) -> dict[str, Any]:
         world = self.worlds[handle] = self._wait(self.loader(**self.arguments))
-        offered = [name for name in METHODS if callable(getattr(world, name, None))]
+        copied = capability(world) != "reexecute"
+        offered = [name for name in METHODS if (copied if name == "fork" else callable(getattr(world, name, None)))]
         name = type(world).__name__
         missing = [method for method in ("reset", "step") if method not in offered]
         if missing:
             raise UsageError(f"{name} is no environment: it has no {' and '.join(missing)}")
-        values = {key: getattr(world, key) for key in ("recorded_only", "normalise") if hasattr(world, key)}
+        values = {key: getattr(world, key) for key in ATTRIBUTES if hasattr(world, key)}
+        values["forks_inside"] = declared(world)  # here its copy is made: for the parent it has a fork()
         return {"name": name, "methods": offered, "values": values}
 
     def _call(self, handle: int, method: str, values: list[Any]) -> Any:
         world = self.worlds[handle]
         if method == "fork":
-            self.worlds[values[0]] = self._wait(world.fork())
+            self.worlds[values[0]] = self._wait(duplicate(world))
             return None
         if method == "state":
             return self._wait(state_of(world))

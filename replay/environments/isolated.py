@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
 from typing import Any
 
 from ...storage.errors import UsageError
 from ...storage.records import Message, StepResult, Task
 from .family import Family, Hosting, Offer, Place, Recipe
-from .wire import METHODS, encode
+from .wire import ATTRIBUTES, METHODS, encode
 
 TIMEOUT_SECONDS = 300.0
 """How long one call may take before its process is killed: `isolation_timeout_seconds`."""
@@ -55,7 +55,7 @@ class World:
         if name in METHODS and name in self._offer().methods:
             own = {"fork": self._fork, "tools": self._tools}
             return own.get(name) or partial(self._call, name)
-        if name in ("recorded_only", "normalise") and name in self._offer().values:
+        if name in ATTRIBUTES and name in self._offer().values:
             return self._offer().values[name]
         raise AttributeError(f"this world has no {name}")
 
@@ -82,6 +82,10 @@ class IsolatedFactory:
 
     def __init__(self, hosting: Hosting):
         self._hosting = hosting
+
+    def normalise(self, rules: Mapping[str, Any] | None) -> None:
+        """Rules, in place of the world's own, for worlds that are put back into a new process."""
+        self._hosting.normalise = rules
 
     def __call__(self) -> World:
         """A new world. The first call raises what the constructor raised, or EnvironmentFailed."""

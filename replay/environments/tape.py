@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 
 from ...storage.codec import action_key
 from ...storage.errors import OffTapeError
-from ...storage.records import Message, Step, StepResult, Task, ToolSchema, Trajectory
+from ...storage.records import JsonObject, Message, Step, StepResult, Task, ToolSchema, Trajectory
 
+_IMAGINED: JsonObject = {"fidelity": "simulated"}
+"""What a record says that a world model has written: the tape makes it no truer."""
+_NO_INFO: JsonObject = {}
 _HINT = "use --env with an environment that executes actions, or a policy that keeps to recorded ones (corpus)"
 
 
@@ -16,11 +19,12 @@ _HINT = "use --env with an environment that executes actions, or a policy that k
 class _Tape:
     """What was answered to which action after which environment calls: a trie over the runs' calls.
 
-    `answers` and `next_node` are keyed by (node, action key); node 0 is the state before any call. The first run that
-    recorded an answer wins, and the record itself is the first run.
+    `answers` (what was said, whether the run ended, whether a world model said it) and `next_node` are keyed by (node,
+    action key); node 0 is the state before any call. The first run that recorded an answer wins, and the record itself
+    is the first run.
     """
 
-    answers: dict[tuple[int, str], tuple[tuple[Message, ...], bool]] = field(default_factory=dict)
+    answers: dict[tuple[int, str], tuple[tuple[Message, ...], bool, bool]] = field(default_factory=dict)
     next_node: dict[tuple[int, str], int] = field(default_factory=dict)
 
     def add(self, run: Trajectory) -> None:
@@ -31,7 +35,7 @@ class _Tape:
             if not step.action.tool_calls and not answered:
                 continue
             place = (node, action_key(step.action))
-            self.answers.setdefault(place, (answered, _ends(run, step)))
+            self.answers.setdefault(place, (answered, _ends(run, step), step.fidelity == "simulated"))
             node = self.next_node.setdefault(place, len(self.next_node) + 1)
 
 
@@ -87,9 +91,9 @@ class TapeEnvironment:
         self._follow(key)
         place = (self._node, key)
         if place in self._tape.answers:
-            observations, ends = self._tape.answers[place]
+            observations, ends, imagined = self._tape.answers[place]
             self._node = self._tape.next_node[place]
-            return StepResult(_readdressed(observations, action), ends)
+            return StepResult(_readdressed(observations, action), ends, info=_IMAGINED if imagined else _NO_INFO)
         if action.tool_calls:
             raise OffTapeError(f"step {self._done_steps - 1}: no run recorded an answer to {key[:120]}", hint=_HINT)
         waits = any(message.role == "user" for message in self._last_observations())
@@ -99,6 +103,11 @@ class TapeEnvironment:
         """The recorded results of what the user called; the run is over with the reply that ended the record."""
         ended = self._at_end() and self._last_observations()[-1:] == (reply,)
         return StepResult(self._user_results(reply), done=ended)
+
+    @property
+    def on_record(self) -> bool:
+        """Whether every action so far was the record's own."""
+        return self._on_record
 
     def _user_results(self, reply: Message) -> list[Message]:
         if self._record is None or not self._on_record or not reply.tool_calls:

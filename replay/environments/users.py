@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
 from ...storage.records import Message, Trajectory
 
 
 class User(Protocol):
-    """The user seam. Called by the engine when an action has no tool call."""
+    """The user seam. Called by the engine when an action has no tool call.
 
-    def reply(self, messages: Sequence[Message], source: tuple[str, int] | None) -> Message | None:
+    Optional: `fidelity`, the class of its replies (`recorded`); `ends(reply) -> bool`, whether a reply is its last in a
+    world that does not listen; `for_one()`, the same user with an account (`calls`, `usage`) for one transition.
+    """
+
+    def reply(
+        self, messages: Sequence[Message], source: tuple[str, int] | None
+    ) -> Message | None | Awaitable[Message | None]:
         """The user's answer to the last of `messages`, or None when there is nothing more to say.
 
         `source` is `Proposal.source`: (trajectory id, step) when the agent's message was taken from a record.

@@ -19,6 +19,17 @@ from ...storage.rows import trajectory_from_row, trajectory_row
 
 METHODS = ("reset", "step", "fork", "load", "tools", "state", "state_key", "hear", "reseed", "close")
 """Every method of a world that the house calls."""
+ATTRIBUTES = (
+    "recorded_only",
+    "normalise",
+    "rebind",
+    "state_hash",
+    "state_ignore",
+    "stochastic",
+    "forks_inside",
+    "snapshot_every",
+)
+"""Every attribute of a world that the house reads, those of process isolation and of forks apart."""
 
 # Made once: building an encoder costs more than encoding a message.
 encode = json.JSONEncoder(separators=(",", ":"), default=plain).encode

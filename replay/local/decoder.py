@@ -60,11 +60,11 @@ class Decoder:
         self._width = max_batch
         self._emptied = False
         self._decoded = self._cached = self._halved = 0
-        self._seconds: dict[str, float] = {"prefill": 0.0, "decode": 0.0, "mask": 0.0, "noise": 0.0}
+        self._seconds: dict[str, float] = {"prefill": 0.0, "decode": 0.0, "mask": 0.0, "noise": 0.0, "sampling": 0.0}
         self.model.verify(self.pool)
 
     def counters(self) -> Counters:
-        """What was done since the beginning; the seconds of `noise` are those of choosing tokens as a whole."""
+        """What was done since the beginning; the seconds of `sampling` are those of choosing tokens without the noise."""
         return Counters(
             prefilled_tokens=self._prefiller.tokens,
             decoded_tokens=self._decoded,
@@ -182,9 +182,11 @@ class Decoder:
                     rows.append((branch, self._row(branch, allowed)))
         if not rows:
             return
-        with self._timed("noise"):
+        with self._timed("sampling"):
             stacked = torch.stack([logits[branch.index] for branch, _ in rows])
             chosen = choose(stacked, [row for _, row in rows])
+        self._seconds["noise"] += chosen.noise_seconds
+        self._seconds["sampling"] -= chosen.noise_seconds
         self._decoded += len(rows)
         with self._timed("mask"):
             for place, (branch, _) in enumerate(rows):

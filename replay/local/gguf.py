@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -72,7 +75,31 @@ def _convert(file: Path, folder: Path) -> None:
         shutil.rmtree(made, ignore_errors=True)
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """No progress bars: transformers' own, and that of its GGUF module, which asks nobody. As before afterwards."""
+    from transformers import modeling_gguf_pytorch_utils as module
+    from transformers.utils import logging
+
+    shown, bar = logging.is_progress_bar_enabled(), getattr(module, "tqdm", None)
+    logging.disable_progress_bar()
+    if bar is not None:
+        module.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        if bar is not None:
+            module.tqdm = bar
+        if shown:
+            logging.enable_progress_bar()
+
+
 def _write(file: Path, folder: Path) -> None:
+    with _silent():
+        _write_safetensors(file, folder)
+
+
+def _write_safetensors(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}

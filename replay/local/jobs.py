@@ -84,4 +84,4 @@ class Counters:
     largest_batch: int = 0
     halved_batches: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    """CPU seconds by part: prefill, decode, mask, noise."""
+    """CPU seconds by part: prefill, decode, mask, noise, sampling (choosing tokens, the noise left out)."""

@@ -7,6 +7,7 @@ arXiv 1411.0030, section 2); with the noise keyed (`noise.py`) it depends on not
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,11 +39,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One entry per row, as in `Generated`: token, natural log of its probability, lead over the second best score."""
+    """One entry per row, as in `Generated`: token, natural log of its probability, lead over the second best score.
+
+    `noise_seconds`: CPU seconds of the process that the noise took, of all rows together.
+    """
 
     tokens: list[int]
     logprobs: list[float]
     margins: list[float]
+    noise_seconds: float = 0.0
 
 
 def choose(logits: torch.Tensor, rows: Sequence[Row]) -> Chosen:
@@ -58,7 +63,10 @@ def choose(logits: torch.Tensor, rows: Sequence[Row]) -> Chosen:
     if not bool(torch.isfinite(totals).all()):
         raise ValueError(_what_is_wrong(constrained))
     scores = _scores(constrained, rows)
-    noisy = _noise(rows, logits).add_(scores)
+    began = time.process_time()
+    noise = _noise(rows, logits)
+    noise_seconds = time.process_time() - began
+    noisy = noise.add_(scores)
     cuts = [_truncate(noisy[index], scores[index], row.job) for index, row in enumerate(rows)]
     best, second, tokens = _best_two(noisy)
     margins = (best - second).clamp_(max=FORCED_MARGIN).tolist()
@@ -67,7 +75,7 @@ def choose(logits: torch.Tensor, rows: Sequence[Row]) -> Chosen:
         if cut is not None and cut.matters(float(scores[index, said[index]]), float(best[index])):
             margins[index] = min(margins[index], cut.slack)
     logprobs = (constrained.gather(1, tokens[:, None])[:, 0] - totals).tolist()
-    return Chosen(said, logprobs, margins)
+    return Chosen(said, logprobs, margins, noise_seconds)
 
 
 def _constrained(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:

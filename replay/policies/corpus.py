@@ -8,6 +8,8 @@ Situations are looked up from the most to the least alike; each is worth less th
    there has been done here;
 4. other tasks: the tool that followed the same last tool, its arguments bound from this context (`binding.py`).
 
+Ids in recorded actions that came out otherwise in this branch are re-bound (`suffix.py`).
+
 An action's score is the weight of the runs that took it times their smoothed success rate; the prior is the score's
 share among all candidates of the situation, whether asked for now, before or never.
 """
@@ -22,8 +24,11 @@ from dataclasses import dataclass, field, replace
 from ...storage.codec import action_key
 from ...storage.errors import PolicyFailed, UsageError
 from ...storage.records import Message, Proposal, ProposalRequest, ToolCall, Trajectory
+from ..naming import Names
+from ..rebinding import bound
 from .binding import resolve
-from .corpus_index import CorpusIndex, Group, Notes, Occurrence, Situation, Tally, TaskKey, build_index
+from .corpus_index import CorpusIndex, Group, Notes, Occurrence, Situation, Tally, TaskKey, build_index, digest_of
+from .suffix import names_here, twins_of
 
 SAME_SEQUENCE, SAME_BAG, SAME_LAST, SAME_TASK, OTHER_TASK = 1.0, 0.7, 0.3, 0.1, 0.1
 """What one run counts at levels 1 (ordered, unordered), 2, 3 and 4."""
@@ -47,6 +52,10 @@ class Candidate:
     habit: Tally = field(default_factory=Tally)
     score: float = 0.0
     prior: float = 0.0
+    ordinal: int = 1
+    """The n-th time that its run took this action."""
+    rebound: int = 0
+    """Places of its arguments that were re-bound to ids of this branch."""
 
 
 class CorpusPolicy:
@@ -91,6 +100,7 @@ class CorpusPolicy:
                 action=_with_fresh_ids(candidate.action, situation.call_ids, request.step),
                 logprob=math.log(candidate.prior),
                 source=candidate.source,
+                rebound=candidate.rebound,
             )
             for candidate in wanted
         ]
@@ -110,10 +120,28 @@ class CorpusPolicy:
                 if not known or action.tool_calls[0].name in known:
                     _count_bound(found, action, tally, share, situation.done)
         ranked = sorted(self._scored(found.values()), key=lambda item: _order(item, request.seed))[: self.limit]
+        ranked = self._rebound(ranked, situation)
         total = math.fsum(candidate.score for candidate in ranked)
         for candidate in ranked:
             candidate.prior = candidate.score / total
         return ranked
+
+    def _rebound(self, ranked: Sequence[Candidate], situation: Situation) -> list[Candidate]:
+        """Recorded actions in the ids of this branch; of two that are one action then, the better one."""
+        assert self._index is not None
+        twins, names, kept = twins_of(situation.answers), dict[str, Names](), dict[str, Candidate]()
+        for candidate in ranked:
+            if candidate.source is not None and candidate.action.tool_calls:
+                run = candidate.source[0]
+                if run not in names:
+                    names[run] = names_here(self._index.answers[run], twins, digest_of)
+                candidate.action, candidate.rebound = bound(candidate.action, names[run])
+            if candidate.rebound:
+                candidate.key = action_key(candidate.action)
+                if candidate.ordinal <= situation.done.get(candidate.key, 0):
+                    continue
+            kept.setdefault(candidate.key, candidate)
+        return list(kept.values())
 
     def _scored(self, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
         assert self._index is not None
@@ -173,6 +201,7 @@ def _count(found: dict[str, Candidate], weight: float, level: int, occurrence: O
     before = candidate.runs.get(occurrence.run_id, 0.0)
     if weight > candidate.best:
         candidate.best, candidate.action, candidate.source = weight, occurrence.action, place
+        candidate.ordinal = occurrence.ordinal
     if weight > before:
         candidate.runs[occurrence.run_id] = weight
         candidate.weight += weight - before

@@ -6,17 +6,27 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ...storage.codec import action_key
 from ...storage.records import Message, Task, ToolCall, Trajectory
 from .binding import Template, trace
 from .facts import Facts, parse_observation
+from .suffix import Answered
 
 TaskKey: TypeAlias = tuple[str, str, str]
 """Log format, `task.data["domain"]`, task id: equal ids of other formats or domains are other tasks."""
 
 MEMO_SIZE = 50_000
+
+
+class Called(NamedTuple):
+    """A call of an action: its id, its tool, a digest of tool and arguments, and itself."""
+
+    id: str | None
+    name: str
+    digest: int
+    call: ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +35,7 @@ class Note:
 
     message: Message
     key: str
-    calls: tuple[tuple[str | None, str, int], ...] = ()
+    calls: tuple[Called, ...] = ()
     value: Any = None
     failed: bool = False
 
@@ -61,7 +71,8 @@ class Situation:
     done: dict[str, int] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
     call_ids: set[str] = field(default_factory=set)
-    _open: list[tuple[str | None, str, int]] = field(default_factory=list)
+    answers: list[Answered] = field(default_factory=list)
+    _open: list[Called] = field(default_factory=list)
 
     def advance(self, messages: Iterable[Message]) -> Situation:
         """Take the next messages; those between the user and the user's own tools are not the agent's to see."""
@@ -81,8 +92,8 @@ class Situation:
         self.done[note.key] = self.done.get(note.key, 0) + 1
         self._open = list(note.calls)
         if note.calls:
-            self.last_tool = note.calls[-1][1]
-            self.call_ids.update(call_id for call_id, _, _ in note.calls if call_id is not None)
+            self.last_tool = note.calls[-1].name
+            self.call_ids.update(call.id for call in note.calls if call.id is not None)
         else:
             self.spoken += 1
 
@@ -94,15 +105,16 @@ class Situation:
         call = self._answered(note.message)
         if call is None:
             return
-        _, name, digest = call
-        self.facts.observe(name, note.value)
+        digest = call.digest
+        self.facts.observe(call.name, note.value)
+        self.answers.append(Answered(call.call, digest, note.key, note.value))
         if not note.failed:
             self.sequence = _digest(f"{self.sequence:x}/{digest:x}")
             self.bag = (self.bag + digest) % (1 << 64)
 
-    def _answered(self, message: Message) -> tuple[str | None, str, int] | None:
+    def _answered(self, message: Message) -> Called | None:
         """The open call that this result belongs to: by id, else the first one open."""
-        named = (call for call in self._open if call[0] is not None and call[0] == message.tool_call_id)
+        named = (call for call in self._open if call.id is not None and call.id == message.tool_call_id)
         call = next(named, self._open[0] if self._open else None)
         if call is not None:
             self._open.remove(call)
@@ -160,6 +172,8 @@ class CorpusIndex:
     success: dict[str, float | None] = field(default_factory=dict)
     habits: dict[str, list[tuple[Template, Mapping[TaskKey, Tally]]]] = field(default_factory=dict)
     """By the tool called last: the templates of the calls that followed, the most usual first, by task."""
+    answers: dict[str, Sequence[Answered]] = field(default_factory=dict)
+    """By run: its calls with what was answered, in order."""
 
     def groups_of(self, task: Task, trajectory_id: str) -> list[tuple[TaskKey, Group]]:
         """The runs of this task: of the known trajectory, else every group with the task's id and domain."""
@@ -185,14 +199,18 @@ def build_index(records: Iterable[Trajectory], notes: Notes) -> CorpusIndex:
         key = task_key(record.task, record.source.format if record.source else "")
         index.task_of[record.id] = key
         index.success[record.id] = _success(record)
-        _add_run(index.groups.setdefault(key, Group()), record, notes, followed)
+        group = index.groups.setdefault(key, Group())
+        index.answers[record.id] = _add_run(group, record, notes, followed)
     for group in index.groups.values():
         _in_order(group, index.success)
     index.habits = _habits(followed, index)
     return index
 
 
-def _add_run(group: Group, record: Trajectory, notes: Notes, followed: dict[str, dict[Template, set[str]]]) -> None:
+def _add_run(
+    group: Group, record: Trajectory, notes: Notes, followed: dict[str, dict[Template, set[str]]]
+) -> Sequence[Answered]:
+    """Index one run; its calls with their answers."""
     situation = Situation(notes).advance(record.prompt)
     occurrences = []
     for step in record.steps:
@@ -208,6 +226,7 @@ def _add_run(group: Group, record: Trajectory, notes: Notes, followed: dict[str,
                 habit.setdefault(template, set()).add(record.id)
         situation.advance((step.action, *step.observations))
     group.runs[record.id] = occurrences
+    return situation.answers
 
 
 def _occurrence(run_id: str, step: int, action: Message, situation: Situation) -> Occurrence:
@@ -273,7 +292,7 @@ def _success(record: Trajectory) -> float | None:
 
 def _note(message: Message) -> Note:
     if message.role == "assistant":
-        calls = tuple((call.id, call.name, _digest(_call_key(call))) for call in message.tool_calls)
+        calls = tuple(Called(call.id, call.name, digest_of(call), call) for call in message.tool_calls)
         return Note(message, action_key(message), calls)
     text = message.text.strip()
     if message.role == "user":
@@ -282,8 +301,9 @@ def _note(message: Message) -> Note:
     return Note(message, f"tool:{text}", value=value, failed=_is_error(text, value))
 
 
-def _call_key(call: ToolCall) -> str:
-    return action_key(Message("assistant", tool_calls=(call,)))
+def digest_of(call: ToolCall) -> int:
+    """Equal for equal tools and arguments."""
+    return _digest(action_key(Message("assistant", tool_calls=(call,))))
 
 
 def _is_error(text: str, value: Any) -> bool:

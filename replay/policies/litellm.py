@@ -5,6 +5,7 @@ finished one). LiteLLM is imported at first use, with its bundled price map and 
 prints and retries; its HTTP client is ours, follows no redirect and sends one request per attempt.
 
 Decisions: a server that gives fewer than `n` choices gives fewer proposals (the search asks again, with another seed);
+one that refuses `n` and names the most that it takes (llama.cpp: its slots) is from then on asked for no more than that;
 `exclude` is not filtered (a duplicate is a vote and was paid for, and a stored reply must not depend on it); an empty
 message is an action like any other and counted in `empty_total`; a server at an address of its own is asked once for
 its models, right before the first call that is not in the journal: a run that needs no call needs no server.
@@ -29,7 +30,7 @@ from ...storage.records import Proposal, ProposalRequest, Usage
 from ..calls import add_usage
 from .health import LOOK_SECONDS, look
 from .litellm_client import Connection, Target, load_litellm
-from .litellm_options import check_options
+from .litellm_options import check_options, most_siblings
 from .pace import Pace, TrajectoryPace
 from .pricing import GivenPrices, Prices
 from .replies import proposals_of
@@ -118,6 +119,7 @@ class LiteLLMPolicy:
         self._target: Target | None = None
         self._checked = False
         self._looked = False
+        self._most_siblings: int | None = None
         self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, Connection] = WeakKeyDictionary()
 
     def check(self) -> None:
@@ -250,6 +252,10 @@ class LiteLLMPolicy:
             async with asyncio.timeout(self.timeout_seconds):
                 return await self._litellm.acompletion(client=connection.client, **parameters)
         except Exception as error:  # noqa: BLE001 - the one seam to LiteLLM: everything becomes an error of ours
+            most = most_siblings(str(error), int(parameters.get("n", 1)))
+            if most is not None:  # the second request asks for no more than that: it cannot be refused for it again
+                self._most_siblings = most
+                return await self._send(request, connection)
             raise failure_of(error, exchange, self._callee()) from None  # its text and context may hold the key
         finally:
             EXCHANGE.reset(token)
@@ -271,8 +277,9 @@ class LiteLLMPolicy:
             "logprobs": self.logprobs or None,
         }
         sent.update({key: request.sampling[key] for key in SAMPLING_KEYS if key in request.sampling})
-        if request.n > 1 and "n" in target.supported:
-            sent["n"] = request.n
+        siblings = min(request.n, self._most_siblings or request.n)
+        if siblings > 1 and "n" in target.supported:
+            sent["n"] = siblings
         if self.seed_parameter and "seed" in target.supported:
             sent["seed"] = fold_seed(request.seed)
         if request.tools:

@@ -1,8 +1,9 @@
-"""Which options of the `litellm` policy cannot be."""
+"""Which options of the `litellm` policy cannot be, and what a server says that it cannot take."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,16 @@ SENT_ANYWAY = frozenset(
     | {"logprobs", "tool_choice", "parallel_tool_calls"}
 )
 """What `extra_body` may not hold: the policy sends it, and budgets count on it."""
+
+_MOST_SIBLINGS = re.compile(r"\bn\b['\"`]?[:,]? [^.]{0,60}?(?:<=|at most|maximum(?: value)?(?: is| of)?) (\d{1,4})\b")
+"""llama.cpp: "Field 'n': Value must be between 1 <= value <= 2, but got 4"."""
+
+
+def most_siblings(said: str, asked: int) -> int | None:
+    """How many siblings a request may ask for, where a refusal of more than one names it; else None."""
+    found = _MOST_SIBLINGS.search(said) if asked > 1 else None
+    most = int(found[1]) if found else 0
+    return most if 1 <= most < asked else None
 
 
 def check_options(policy: Any) -> None:

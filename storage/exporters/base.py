@@ -147,7 +147,7 @@ class AllFiltered(NothingToShow):
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
         super().__init__(
             f"no row passed the selection: {reasons}",
-            hint="loosen it: --min-fidelity, --min-gain, --keep-copied; nothing was written",
+            hint="loosen it: --min-fidelity, --min-gain, --keep-copied, --keep-unconfirmed; nothing was written",
         )
         self.dropped = dict(dropped)
 

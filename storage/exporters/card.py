@@ -75,6 +75,7 @@ def _body(manifest: Mapping[str, Any], options: ExportOptions) -> str:
     facts = [
         f"Rows: {splits['train']} train, {splits['test']} test. Splits are by task: all branches of a task share one.",
         f"Runs: {_code(manifest['runs'], 'run')}. Sources: {_code(manifest['sources'], 'dataset')}.",
+        *_environments(manifest["runs"]),
         f"Counterfactuals: {counts['counterfactuals']} ({counts['novel']} novel, {counts['copied']} equal to a recorded"
         " run in what they did to the world).",
         f"Fidelity: every state after a branch point is at least `{options.min_fidelity}`."
@@ -84,6 +85,7 @@ def _body(manifest: Mapping[str, Any], options: ExportOptions) -> str:
         f" {lengths['max_length']}: trainers cut or drop longer rows at 1024 unless told so. The figure is an estimate"
         " from bytes; check it with your tokenizer.",
         "Left out: " + (", ".join(f"{name} {n}" for name, n in manifest["dropped"].items()) or "nothing") + ".",
+        *_unconfirmed(options),
         "Secrets are masked as `[SECRET:kind:hash]`." if options.redact else "Secrets were NOT masked (redaction off).",
     ]
     how = _TRAIN.get(manifest["format"], "")
@@ -93,6 +95,23 @@ def _body(manifest: Mapping[str, Any], options: ExportOptions) -> str:
     )
     title = f"# {manifest['format']} rows searched by ttc-replay"
     return "\n\n".join([title, *(f"- {fact}" for fact in facts), sidecar, *(["## Training", how] if how else [])])
+
+
+def _environments(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The worlds that the rows were searched in, and what they can do, where the runs say so."""
+    found = {}
+    for run in runs:
+        name = ((run.get("configuration") or {}).get("environment") or {}).get("name")
+        if name is not None and run.get("environment_class") is not None:
+            found[_code([{"name": name}], "name")] = run["environment_class"]
+    return [f"Environment: {', '.join(f'{name} ({kind})' for name, kind in found.items())}."] if found else []
+
+
+def _unconfirmed(options: ExportOptions) -> list[str]:
+    """What was let in, where it may be luck."""
+    if not options.keep_unconfirmed:
+        return []
+    return ["Worlds with chances: runs that no fresh seeds confirmed are in; some of them may be luck."]
 
 
 def _fidelity_note(least: str) -> str:

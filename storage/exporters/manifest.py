@@ -83,6 +83,8 @@ def run_facts(archive: Archive, runs: Iterable[str], options: ExportOptions) -> 
     for run in runs:
         row = archive.run(run) or {}
         known = {key: row[key] for key in _RUN_KEYS if row.get(key) is not None}
+        if (kind := (row.get("report") or {}).get("environment_class")) is not None:
+            known["environment_class"] = kind
         fact = {"run": run, "configuration": row.get("configuration") or {}, **known}
         facts.append(plain(json.loads(canonical_json(fact)), lambda text: mask(well_formed(text))))
     return facts

@@ -18,7 +18,8 @@ class ExportOptions:
     `unit` None takes the format's own. `min_gain` None means any gain above 0, else gain >= `min_gain`. `per_task` caps
     counterfactuals a task. `margin` and `min_visits` are for pairs: by how much the mean value of a searched sibling
     must be lower, and how often it must have been visited, to be rejected. `token_ids`: rows also have the token ids
-    that a local policy sampled, and those without are dropped.
+    that a local policy sampled, and those without are dropped. `keep_unconfirmed`: counterfactuals of worlds with
+    chances count without having been played under fresh seeds.
     """
 
     format: str
@@ -37,6 +38,7 @@ class ExportOptions:
     margin: float = 0.1
     min_visits: int = 2
     token_ids: bool = False
+    keep_unconfirmed: bool = False
 
     @property
     def is_file(self) -> bool:
@@ -46,6 +48,8 @@ class ExportOptions:
     def recorded(self) -> dict[str, Any]:
         """The options that decide what is in the rows, as plain JSON; `out` is not among them."""
         more = {"token_ids": True} if self.token_ids else {}
+        if self.keep_unconfirmed:
+            more["keep_unconfirmed"] = True
         return {
             "runs": list(self.runs),
             "dataset": self.dataset,

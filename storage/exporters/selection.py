@@ -110,6 +110,8 @@ def refusal(result: Mapping[str, Any], options: ExportOptions) -> str | None:
         return "trivial"
     if not result["novel"] and not options.keep_copied:
         return "copied"
+    if not options.keep_unconfirmed and (result.get("detail") or {}).get("unconfirmed"):
+        return "unconfirmed"
     if not true_enough(result["fidelity"], options.min_fidelity):
         return "below_min_fidelity"
     if result["best"] is None or result["baseline"] is None:

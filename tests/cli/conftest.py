@@ -50,6 +50,7 @@ def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     """Run a command in this process, in a folder of its own: `cli("ls", "--json")`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TTC_DB", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-config"))
 
     def run(*arguments: object) -> Done:
         capsys.readouterr()

@@ -23,18 +23,24 @@ LATER_COLUMNS = " started_at ended_at relation tags usage replayability secrets"
 TRAJECTORY_COLUMNS = """
     id dataset format task_id trial agent model steps outcome parent_id branch_step run fidelity source_path source_line
 """
+SEARCH_REPORT = """
+    v run algorithm judge environment environment_class stochastic policy trajectories totals warnings
+"""
 SEARCH_ROW = """
     id branch_step observed baseline best counterfactual_id novel trivial fidelity transitions calls tokens cost_usd
-    stopped
+    stopped confirmed
 """
 SEARCH_TOTALS = """
     trajectories improved novel trivial transitions calls repeated_calls tokens cost_usd seconds mean_observed
-    mean_baseline mean_best gate
+    mean_baseline mean_best gate rebound
 """
 INGEST_TOTALS = """
     trajectories steps messages assistant_turns tool_calls tool_results rewards duplicates skipped rejected_files
 """
-REPLAY_TOTALS = "trajectories steps matched diverged failed levels compared agreed parts"
+REPLAY_ROW = """
+    id steps matched level rules fidelity rebound first_divergence baseline state_hash final_state_agrees
+"""
+REPLAY_TOTALS = "trajectories steps matched diverged failed levels compared agreed parts rules rebound final_states"
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 """What no output may hold, whatever the logs hold: everything that steers a terminal."""
 EVIL = "\x1b[31mred\x1b[0m \x9b2J\x1b]0;title\x07 \x08\x7f bell\x07 end"
@@ -67,7 +73,7 @@ def test_ingest_keys(cli: Any, record: Any, write_logs: Any, tmp_path: Path) -> 
 
 def test_search_keys_and_empty_selection(cli: Any, toys: Path, search_toys: Any) -> None:
     report = cli(*search_toys, "--json").document
-    assert keys(report) == {"v", "run", "algorithm", "judge", "policy", "trajectories", "totals"}
+    assert keys(report) == words(SEARCH_REPORT)
     assert [keys(row) for row in report["trajectories"]] == [words(SEARCH_ROW)] * 3
     assert keys(report["totals"]) == words(SEARCH_TOTALS)
     assert keys(report["totals"]["gate"]) == {"accepted", "refused"}
@@ -84,7 +90,7 @@ def test_search_keys_and_empty_selection(cli: Any, toys: Path, search_toys: Any)
 def test_dry_run_spends_nothing_and_knows_the_name(cli: Any, toys: Path, search_toys: Any) -> None:
     before = toys.read_bytes()
     report = cli(*search_toys, "--dry-run", "--json").document
-    assert keys(report) == {"v", "run", "trajectories", "transitions_at_most"}
+    assert keys(report) == {"v", "run", "environment_class", "trajectories", "transitions_at_most"}
     assert report["run"] == "toy"
     assert (len(report["trajectories"]), report["transitions_at_most"]) == (3, 450)
     assert toys.read_bytes() == before
@@ -93,9 +99,8 @@ def test_dry_run_spends_nothing_and_knows_the_name(cli: Any, toys: Path, search_
 
 def test_replay_keys(cli: Any, books: Path) -> None:
     report = cli("replay", "--env", "bookkeeping", "--json").document
-    assert keys(report) == {"v", "trajectories", "totals"}
-    wanted = {"id", "steps", "matched", "level", "fidelity", "first_divergence", "baseline"}
-    assert [keys(row) for row in report["trajectories"]] == [wanted] * 12
+    assert keys(report) == {"v", "environment_class", "trajectories", "totals"}
+    assert [keys(row) for row in report["trajectories"]] == [words(REPLAY_ROW)] * 12
     assert keys(report["totals"]) == words(REPLAY_TOTALS)
     assert report["totals"]["matched"] == report["totals"]["steps"] > 0
     assert {row["fidelity"] for row in report["trajectories"]} == {"reexecuted"}

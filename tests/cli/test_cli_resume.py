@@ -109,7 +109,9 @@ def test_sigkill_at_any_moment_loses_nothing(
     for _ in range(KILLS):
         delay = draw.uniform(0.4, 1.2) * seconds
         due = time.monotonic() + delay
-        killed += kill_when(spawn("--db", books, "-q", *long_search), lambda due=due: time.monotonic() > due)  # type: ignore[misc]
+        hit = kill_when(spawn("--db", books, "-q", *long_search), lambda due=due: time.monotonic() > due)  # type: ignore[misc]
+        killed += hit
+        seconds *= 1.0 if hit else 0.6  # on a machine whose speed changes, too
     assert killed >= len(JOURNAL_PARTS) + KILLS // 2
     assert finish(cli, books, long_search) == expected
 

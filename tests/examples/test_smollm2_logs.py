@@ -19,7 +19,7 @@ from ttc_replay.replay.policies.local import LocalPolicy
 from ttc_replay.storage.codec import messages_from, messages_to_dicts, steps_from_messages
 
 ROWS: list[dict[str, Any]] = [json.loads(line) for line in (LOGS / FILE_NAME).read_text("utf-8").splitlines()]
-WHOLE_RUNS = 3
+WHOLE_RUNS = 2
 """Runs that the slow test plays again."""
 
 

@@ -141,6 +141,15 @@ def test_a_flipped_bit_is_named_or_lies_in_the_torn_end(case: Case, torn: bool) 
     assert named >= FLIPS // 8
 
 
+@pytest.mark.parametrize("more", [1, 2, 9, 20])
+def test_a_torn_line_behind_a_damaged_newline_is_not_all_torn(case: Case, more: int) -> None:
+    last = case.data.rfind(b"\n", 0, len(case.data) - 1)
+    case.path.write_bytes(case.data[:last] + b"\x0b" + case.data[last + 1 : last + more])
+    with pytest.raises(JournalDamaged) as error:
+        read_journal(case.path)
+    assert error.value.place == f"{case.path}:{case.data.count(bytes([10])) - 1}"
+
+
 def test_two_lines_that_lost_the_newline_between_them_are_not_torn(case: Case) -> None:
     between = case.data.rfind(b"\n", 0, len(case.data) - 1)
     case.path.write_bytes(case.data[:between] + case.data[between + 1 :])

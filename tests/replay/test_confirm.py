@@ -20,7 +20,7 @@ class Coins:
     """
 
     inline = True
-    forks = 0
+    copies = 0
 
     def __init__(self) -> None:
         self.seed: int | None = None
@@ -44,12 +44,12 @@ class Coins:
         return StepResult([answer], self.done == 2, float(all(self.won)) if self.done == 2 else None)
 
     def lucky(self) -> bool:
-        return self.forks > 0
+        return self.copies > 0
 
     def fork(self) -> Coins:
         other = type(self)()
         other.seed, other.won, other.done = self.seed, list(self.won), self.done
-        other.forks = self.forks + 1
+        other.copies = self.copies + 1
         return other
 
     def state(self) -> dict[str, Any]:

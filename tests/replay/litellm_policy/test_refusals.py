@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ttc_replay.replay.policies.litellm import LiteLLMPolicy
+from ttc_replay.replay.policies.litellm_options import most_siblings
 from ttc_replay.replay.policies.retry import public_url
 from ttc_replay.storage.errors import MissingExtra, MissingKey, ProviderRefused, UsageError
 
@@ -146,3 +147,31 @@ def test_without_litellm_the_install_command_is_told(monkeypatch: pytest.MonkeyP
     with pytest.raises(MissingExtra) as caught:
         LiteLLMPolicy("openai/m", api_base="http://127.0.0.1:9/v1").check()
     assert caught.value.hint == "pip install 'ttc-replay[litellm]'"
+
+
+@pytest.mark.parametrize("model", PROVIDERS)
+def test_a_server_that_takes_fewer_siblings_is_asked_for_as_many_as_it_names(wire: Any, server: Any, model: str) -> None:
+    """What llama.cpp's server says that has two slots."""
+    told = "Field 'n': Value must be between 1 <= value <= 2, but got 4"
+    server.script = [wire.failing(400, told), wire.completion("a", "b"), wire.completion("c", "d")]
+    policy = wire.policy_for(server, model)
+    [first] = wire.ask(policy, wire.request(n=4))
+    assert [item.action.text for item in first] == ["a", "b"]
+    [second] = wire.ask(policy, wire.request(n=4, seed=8))
+    assert [item.action.text for item in second] == ["c", "d"]
+    assert [call.body.get("n") for call in server.calls] == [4, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "most"),
+    [
+        ("Field 'n': Value must be between 1 <= value <= 2, but got 4", 4, 2),
+        ("n must be at most 8", 16, 8),
+        ("n must be at most 8", 8, None),
+        ("n must be at most 0", 8, None),
+        ("the number of tokens is at most 3", 8, None),
+        ("maximum context length is 4096", 8192, None),
+    ],
+)
+def test_the_most_siblings_a_refusal_names(said: str, asked: int, most: int | None) -> None:
+    assert most_siblings(said, asked) == most

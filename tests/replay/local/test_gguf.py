@@ -90,6 +90,17 @@ def test_the_same_model_and_tokens(gguf_file: Path, cache: Path, tiny_model: Loa
     assert (cache / "models" / loaded.digest).stat().st_mode & 0o777 == 0o700
 
 
+def test_nothing_is_drawn_on_stderr(gguf_file: Path, cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """And whoever had progress bars before has them again."""
+    from transformers import modeling_gguf_pytorch_utils as module
+    from transformers.utils import logging
+
+    before = (logging.is_progress_bar_enabled(), module.tqdm)
+    gguf.converted(gguf_file)
+    assert capfd.readouterr().err == ""
+    assert (logging.is_progress_bar_enabled(), module.tqdm) == before
+
+
 def test_it_is_converted_once(gguf_file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, digest = gguf.converted(gguf_file)
     assert (folder, folder.name) == (cache / "models" / digest, digest)

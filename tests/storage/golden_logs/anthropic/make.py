@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-any-return"
 """Write a golden log of Messages API calls with the types of the package `anthropic`: a scripted agent, no network.
 
 usage: python make.py     (writes calls.jsonl beside this file)

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="untyped-decorator"
 """Write the golden Inspect logs with inspect_ai itself: a scripted model (`mockllm`), no network.
 
 usage: python make.py     (writes agents.eval and answers.json beside this file)

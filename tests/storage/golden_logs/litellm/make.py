@@ -1,3 +1,4 @@
+# mypy: disable-error-code="misc"
 """Make the logs of this folder (see README.md) with LiteLLM itself: mocked answers, no network. Ids are its own.
 
 usage: python make.py

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="unused-ignore"
 """Make the golden MLflow traces: one scripted agent (no model, no network, no server), with mlflow-tracing's own spans.
 
     .venv/bin/python tests/storage/golden_logs/mlflow/make.py

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-any-return"
 """Write golden Responses API logs with the types of the package `openai`: a scripted agent, no network.
 
 usage: python make.py     (writes calls.jsonl and items.json beside this file)
