@@ -178,10 +178,9 @@ def _nothing_run(
         state.emit(document, lambda console: console.print(said))
     else:
         from ..replay.costs import Costs
-        from ..replay.report import empty_report
+        from ..replay.report import empty_report, with_costs
 
-        document = empty_report(settings, run_name, environment_class)
-        document["environment"] = {**Costs().report(), "class": environment_class}  # as a search adds it at its end
+        document = with_costs(empty_report(settings, run_name, environment_class), Costs())
         state.emit(document, lambda console: console.print(said))
     if not records:
         state.note("nothing selected: no recorded trajectory is below --success-at (--all takes every one)")

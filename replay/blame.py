@@ -200,7 +200,7 @@ def totals(rows: Sequence[Mapping[str, Any]], engine: Engine | None, seconds: fl
         "reused": sum(row["reused"] for row in rows),
         "transitions": sum(tree.spent for tree in trees),
         "calls": sum(tree.calls for tree in trees),
-        "repeated_calls": engine.caller.repeated_calls if engine else 0,
+        "repeated_calls": engine.repeated_calls if engine else 0,
         "tokens": (usage.prompt_tokens or 0) + (usage.completion_tokens or 0),
         "cost_usd": round(usage.cost_usd or 0.0, 9),
         "seconds": round(seconds, 3),

@@ -21,7 +21,6 @@ from .forking import declared, snapshot_every
 
 REMEMBERED = 31
 """Durations that count: the last ones, because states grow."""
-_REFRESH = 8
 PROOFS = 3
 """Searched prefixes that were re-executed and found the same before a live world may be given away: what repeats so
 often is taken to repeat."""
@@ -47,7 +46,7 @@ class Durations:
             else:
                 self._last[self.count % REMEMBERED] = seconds
             self.count += 1
-            if self.count <= REMEMBERED or self.count % _REFRESH == 0:
+            if self.count <= REMEMBERED or self.count % REMEMBERED == 0:
                 self.median = sorted(self._last)[len(self._last) // 2]
                 self.mean = sum(self._last) / len(self._last)
 

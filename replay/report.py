@@ -9,6 +9,7 @@ from typing import Any
 
 from ..storage.records import Trajectory, Usage
 from .calls import add_usage
+from .costs import Costs
 from .engine import Engine
 from .gate import Verdict
 from .grove import Grove
@@ -175,6 +176,12 @@ def empty_report(settings: Settings, run: str, environment_class: str | None = N
     head: dict[str, Any] = {"v": 1, "run": run, "algorithm": settings.algorithm.name, "judge": settings.judge}
     head |= {"environment_class": environment_class, "stochastic": None, "policy": policy_section(settings)}
     return {**head, "trajectories": [], "totals": totals_of([], 0, 0.0), "warnings": []}
+
+
+def with_costs(report: dict[str, Any], costs: Costs) -> dict[str, Any]:
+    """The report with `environment`: how its worlds were copied, and what that cost in this session (the same search
+    costs otherwise each time, so `report_of` leaves it out)."""
+    return {**report, "environment": {**costs.report(), "class": report["environment_class"]}}
 
 
 def paired_interval(

@@ -18,7 +18,7 @@ from ..storage.records import Outcome, Trajectory
 from .engine import Engine, Plugins
 from .failures import Failure, failures
 from .fold import fold_calls, fold_run
-from .report import paired_interval, report_of, row_of
+from .report import paired_interval, report_of, row_of, with_costs
 from .settings import Settings
 
 _LOG = logging.getLogger("ttc_replay.search")
@@ -163,7 +163,7 @@ def _fold(
     total = digest(events)
     status = "interrupted" if engine.interrupted else "error" if engine.error else "done"
     fold_run(archive, engine, report, total, status)
-    report["environment"] = {**engine.costs.report(), "class": report["environment_class"]}
+    report = with_costs(report, engine.costs)
     if look is not None:
         look(engine, events)
     rows = [row_of(grove) for grove in engine.groves if grove.reported]

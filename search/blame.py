@@ -25,10 +25,10 @@ from .sampled_runs import SETTLED, SampledRuns
 from .tree import Ask, Tree
 
 NAME = "blame"
-SETTLING_DRAWS = 8
+SETTLING_DRAWS = 24
 """Draws in a row without a new action after which a state's further actions are drawn from the known ones, at no cost.
-Fewer save calls of a policy that hardly varies and fix its chances by what little was seen: after 3, as searches do it,
-an action that comes once in 40 counts as one in 5 if it was among them."""
+Fewer save calls of a policy that hardly varies, and fix its chances by the few draws that were seen: every rollout that
+passes the state then inherits their luck, and more rollouts make no value truer."""
 Evidence = Mapping[str, Mapping[str, Sequence[float]]]
 """By the seed of the tree, then by the number of the state: the sum and number of values of rollouts made elsewhere."""
 
@@ -45,6 +45,9 @@ class Ledger:
     asks: dict[int, int] = field(default_factory=dict)
     """The state whose rollouts each ask belongs to: what it cost is the cost of that state's value."""
     stuck: set[int] = field(default_factory=set)
+    least: int = 1
+    """Values from which on a state that was never chosen counts as valued: a few, from rollouts that passed it, would
+    open gaps that take more rollouts to close than they are worth."""
     low: float = 0.0
     high: float = 1.0
     state: int = -1
@@ -162,7 +165,10 @@ class Blame(SampledRuns):
             ledger.ended = chosen.why if state is None else None
         if state is None:
             return False
-        ledger.state, ledger.left = path[state], min(self.batch, room[state]) or self.batch
+        node = path[state]
+        has = ledger.count.get(node, 0)
+        lacking = self.batch - has if has < self.batch and not ledger.begun.get(node) else self.batch
+        ledger.state, ledger.left = node, min(lacking, room[state]) or self.batch
         return True
 
     def _shown(self, tree: Tree, ledger: Ledger, node: int) -> bool:
@@ -184,7 +190,7 @@ class Blame(SampledRuns):
 
     def _opened(self, tree: Tree) -> Ledger:
         """A ledger with what is known from elsewhere."""
-        ledger, path = Ledger(high=max(self.success_at, 0.0) or 1.0), spine_path(tree, tree.start)
+        ledger, path = Ledger(least=self.batch, high=max(self.success_at, 0.0) or 1.0), spine_path(tree, tree.start)
         for number, (total, count) in self.known.get(str(tree.seed), {}).items():
             if int(number) < len(path) - 1:
                 node = path[int(number)]
@@ -209,7 +215,7 @@ def beliefs(tree: Tree) -> dict[int, Belief]:
     found = {
         number: span.belief(ledger.total[node], count)
         for number, node in enumerate(path[:-1])
-        if (count := ledger.count.get(node, 0))
+        if (count := ledger.count.get(node, 0)) and (count >= ledger.least or ledger.begun.get(node))
     }
     value = tree.value[path[-1]]
     if len(path) > 1 and value is not None:

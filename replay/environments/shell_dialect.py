@@ -55,9 +55,10 @@ class Dialect:
         """What an action asks for, in order; [] when it only speaks."""
         if action.tool_calls:
             return [self._called(action, call) for call in action.tool_calls]
-        if not self.text:
+        command = self.recorded.get(action_key(action))
+        if command is None and not self.text:
             return []
-        command = self.recorded.get(action_key(action)) or _written(action.text, self.name)
+        command = command or _written(action.text, self.name)
         if command is None:
             return [Ask(None, refusal=NO_COMMAND)]
         return [Ask(command, submits=self.name == "swe-agent" and command.strip() == SUBMIT)]

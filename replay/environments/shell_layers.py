@@ -19,11 +19,13 @@ from ...storage.errors import EnvironmentFailed, SandboxUnavailable, UsageError
 from .shell_process import Watch
 from .shell_sandbox import HINT, Files, Limits, Result, Sandbox, Shell, check_programs, privileges
 from .shell_store import Folder, Origin, Store, places, store_at
-from .shell_tree import Diff, Unruly, size, walk
+from .shell_tree import Diff, Room, Unruly, size, walk
 
 MAX_LAYERS = 64
 """The kernel takes 500, in one page of options."""
 LOOK_SECONDS = 0.5
+MOST = 10**7
+"""Entries that are counted at most."""
 BACKENDS = ("auto", "overlay", "copy")
 
 
@@ -74,15 +76,14 @@ class OverlayBranch(Branch):
         """See `Branch.use`."""
         upper, aside = self.store.folder(), self.store.folder()
         files = Files(overlay=self._options(upper, aside))
-        result = work(files, disk_watch(upper, sandbox.limits))
+        room = Room(sandbox.limits.files, sandbox.limits.disk_bytes)
+        result = work(files, disk_watch(upper, room))
         if not keep:
             return result
         try:
-            found = list(walk(str(upper.path), overlay=True, hashed=True, most=sandbox.limits.files))
+            found = list(walk(str(upper.path), overlay=True, hashed=True, room=room))
         except Unruly as reason:
             return _dropped(result, str(reason))
-        if used := over_disk(upper, sandbox.limits):
-            return _dropped(result, used)
         if found:
             self.diff = self.origin.base.layered(self.diff, iter(found))
             self.layers = (*self.layers, upper)
@@ -129,29 +130,21 @@ class CopyBranch(Branch):
     def use(self, sandbox: Sandbox, work: Callable[[Files, Watch], Result], *, keep: bool) -> Result:
         """See `Branch.use`."""
         mine = self.store.twin(self.folder)
-        result = work(Files(root=mine.name), disk_watch(mine, sandbox.limits))
+        used, files = size(str(mine.path), MOST)
+        room = Room(files + sandbox.limits.files, used + sandbox.limits.disk_bytes)
+        result = work(Files(root=mine.name), disk_watch(mine, room))
         if not keep:
             return result
         try:
-            found = list(walk(str(mine.path), overlay=False, hashed=True, most=sandbox.limits.files))
+            found = list(walk(str(mine.path), overlay=False, hashed=True, room=room))
         except Unruly as reason:
             return _dropped(result, str(reason))
-        if used := over_disk(mine, sandbox.limits):
-            return _dropped(result, used)
         self.diff = self.origin.base.whole({item.path: item.entry for item in found if item.entry})
         self.folder = mine
         return result
 
 
-def over_disk(folder: Folder, limits: Limits) -> str | None:
-    """Which limit the folder breaks, if any."""
-    used, files = size(str(folder.path), limits.files)
-    if files > limits.files:
-        return f"more than {limits.files} files"
-    return f"more than {limits.disk_bytes >> 20} MiB on disk" if used > limits.disk_bytes else None
-
-
-def disk_watch(folder: Folder, limits: Limits) -> Watch:
+def disk_watch(folder: Folder, room: Room) -> Watch:
     """A watch over what a running command writes; it looks every half second."""
     last = time.monotonic()
 
@@ -159,9 +152,9 @@ def disk_watch(folder: Folder, limits: Limits) -> Watch:
         nonlocal last
         if time.monotonic() - last < LOOK_SECONDS:
             return None
-        reason = over_disk(folder, limits)
+        used, files = size(str(folder.path), room.files)
         last = time.monotonic()
-        return reason
+        return room.check(files, used)
 
     return look
 

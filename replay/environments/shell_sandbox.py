@@ -7,16 +7,16 @@ what the caller binds; the command is user 1000 without capabilities and cannot 
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...storage.errors import SandboxUnavailable, UsageError
+from .shell_pipes import moved, pipe, written
 from .shell_process import Capture, Ended, Watch, memory_watch, pump
 
 MIB = 2**20
@@ -57,6 +57,10 @@ if [ -n "$3" ]; then mount -t overlay overlay -o "$3" merged; fi
 limit=$4 command=$5; shift 5
 exec timeout --foreground --signal=KILL "$limit" bwrap "$@" -- bash -c "$command"
 """
+_OUTER_WORDS = (
+    *("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--"),
+    *("/bin/bash", "-c"),
+)
 _TOP = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _RESERVED = ("/usr", "/etc", "/proc", "/dev", "/run", TEMPORARY, "/home", *(f"/{name}" for name in _TOP))
 _NOT_CARRIED = ("_", "SHLVL", "PWD", "OLDPWD", "BASH_ENV", "BASHOPTS", "SHELLOPTS", "POSIXLY_CORRECT")
@@ -169,41 +173,45 @@ class Sandbox:
     ) -> subprocess.Popen[bytes] | None:
         """Start it; `descriptors`: ours by the number that they get inside. On `status` bubblewrap says `exit-code`
         when there was a sandbox, others why there was none. None: the command is too long to be one."""
-        given = [*self._arguments(files, shell, {**self.bound, **(bound or {})})]
+        given = self._arguments(files, shell, {**self.bound, **(bound or {})})
         text = "\0".join(given).encode("utf-8", "surrogateescape") + b"\0"
         extra = [] if status is None else [status]
-        with _written(text) as file, _moved([*descriptors.values(), file, *extra]) as moved:
-            arguments = moved[len(descriptors)]
-            pairs = " ".join(f"{target}={number}" for target, number in zip(descriptors, moved, strict=False))
+        with written(text) as file, moved([*descriptors.values(), file, *extra]) as numbers:
+            pairs = " ".join(f"{target}={number}" for target, number in zip(descriptors, numbers, strict=False))
+            told = [] if status is None else ["--json-status-fd", str(numbers[-1])]
+            last = ["--args", str(numbers[len(descriptors)]), *told]
             backstop = str(int(self.limits.timeout_seconds) + 10)
-            words: list[str | bytes] = [*privileges(), "unshare", "--user", "--map-root-user", "--mount", "--pid"]
-            words += ["--fork", "--kill-child", "--", "/bin/bash", "-c", _OUTER, "sandbox", self.limits.ulimits]
-            told = [] if status is None else ["--json-status-fd", str(moved[-1])]
-            words += [pairs, files.overlay, backstop, command, "--args", str(arguments), *told]
-            try:
-                return subprocess.Popen(  # noqa: S603 (that is what a sandbox is for)
-                    words,
-                    cwd=self.store,
-                    env={"PATH": FIXED_ENVIRONMENT["PATH"], "LC_ALL": "C"},
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL if status is None else status,
-                    pass_fds=moved,
-                    start_new_session=True,
-                )
-            except FileNotFoundError as cause:
-                raise SandboxUnavailable(f"there is no {cause.filename}", hint=HINT) from cause
-            except OSError as cause:
-                if cause.errno == 7:  # E2BIG: as a plain bash would say
-                    return None
-                raise
+            words = [*_OUTER_WORDS, _OUTER, "sandbox", self.limits.ulimits, pairs, files.overlay, backstop]
+            return self._popen([*privileges(), *words, command, *last], numbers, status)
+
+    def _popen(
+        self, words: Sequence[str | bytes], numbers: Sequence[int], status: int | None
+    ) -> subprocess.Popen[bytes] | None:
+        try:
+            return subprocess.Popen(  # noqa: S603 (that is what a sandbox is for)
+                words,
+                cwd=self.store,
+                env={"PATH": FIXED_ENVIRONMENT["PATH"], "LC_ALL": "C"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL if status is None else status,
+                pass_fds=numbers,
+                start_new_session=True,
+            )
+        except FileNotFoundError as cause:
+            raise SandboxUnavailable(f"there is no {cause.filename}", hint=HINT) from cause
+        except OSError as cause:
+            if cause.errno == errno.E2BIG:  # as a plain bash would say
+                return None
+            raise
 
     def _arguments(self, files: Files, shell: Shell, bound: Mapping[str, str]) -> Iterator[str]:
         yield from ("--unshare-user", "--unshare-all", "--disable-userns", "--die-with-parent", "--new-session")
         yield from ("--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--hostname", HOST_NAME, "--clearenv")
         yield from ("--setenv", "BASH_ENV", "/etc/ttc/step.sh", "--setenv", "TTC_FOLDER", shell.folder)
-        for name, value in {**shell.variables, "TTC_PATH": shell.variables.get("PATH", "")}.items():
-            yield from ("--setenv", name, value if name != "PATH" else FIXED_ENVIRONMENT["PATH"])
+        paths = {"PATH": FIXED_ENVIRONMENT["PATH"], "TTC_PATH": shell.variables.get("PATH", "")}
+        for name, value in {**shell.variables, **paths}.items():
+            yield from ("--setenv", name, value)
         yield from ("--ro-bind", "/usr", "/usr")
         for name in _TOP:
             if os.path.islink(f"/{name}"):
@@ -271,52 +279,3 @@ def _left(state: bytes, dropped: int) -> Shell | None:
         if equals and name and name not in _NOT_CARRIED and not name.startswith("BASH_FUNC_"):
             variables[name] = value
     return Shell(folder, variables) if len(variables) <= 500 else None
-
-
-class _End:
-    """One end of a pipe, closed once."""
-
-    def __init__(self, number: int):
-        self.number = number
-
-    def close(self) -> None:
-        if self.number >= 0:
-            os.close(self.release())
-
-    def release(self) -> int:
-        number, self.number = self.number, -1
-        return number
-
-
-@contextmanager
-def pipe() -> Iterator[tuple[_End, _End]]:
-    """The two ends, reading and writing; closed at the end unless somebody took them."""
-    ends = [_End(number) for number in os.pipe()]
-    try:
-        yield ends[0], ends[1]
-    finally:
-        for end in ends:
-            end.close()
-
-
-@contextmanager
-def _written(data: bytes) -> Iterator[int]:
-    """A file in memory that holds `data`."""
-    descriptor = os.memfd_create("sandbox")
-    try:
-        os.write(descriptor, data)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _moved(descriptors: Iterable[int]) -> Iterator[list[int]]:
-    """Copies with high numbers, which no number inside collides with."""
-    copies = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 100) for descriptor in descriptors]
-    try:
-        yield copies
-    finally:
-        for copy in copies:
-            os.close(copy)

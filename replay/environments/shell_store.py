@@ -47,7 +47,7 @@ class Folder:
     def __init__(self, store: Store, name: str):
         self.name = name
         self.path = store.path / name
-        self._gone = weakref.finalize(self, remove, self.path)
+        self._gone = weakref.finalize(self, _remove_in, os.getpid(), self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ class Store:
         self._held = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._held, fcntl.LOCK_EX)
         self._furnish()
+        self._process = os.getpid()
         atexit.register(self.close)
 
     def _furnish(self) -> None:
@@ -84,10 +85,10 @@ class Store:
         give(self.path)
 
     def close(self) -> None:
-        """Remove everything."""
+        """Remove everything; in a child process, nothing."""
         atexit.unregister(self.close)
         self._origins.clear()
-        remove(self.path)
+        _remove_in(self._process, self.path)
         with suppress(OSError):
             os.close(self._held)
 
@@ -164,6 +165,12 @@ def remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
+def _remove_in(process: int, path: Path) -> None:
+    """Remove a folder, unless this is a child of the process that it belongs to."""
+    if os.getpid() == process:
+        remove(path)
+
+
 def fingerprint(source: Path, most: int) -> str:
     """What tells that a folder has changed: names, kinds, sizes, times. Raises UsageError for what is no folder, or
     has more than `most` entries."""
@@ -179,19 +186,18 @@ def fingerprint(source: Path, most: int) -> str:
     return content_id("folder", ascii(sorted(seen)))
 
 
-_store: Store | None = None
-_process = 0
+_stores: dict[tuple[int, Path], Store] = {}
 _making = threading.Lock()
 
 
 def store_at(place: Path) -> Store:
-    """This process's store, made when it is first asked for; one that a killed process left there is removed."""
-    global _store, _process
+    """This process's store there, made when it is first asked for; those that killed processes left are removed."""
     with _making:
-        if _store is None or _process != os.getpid() or not _store.path.is_dir():
+        store = _stores.get((os.getpid(), place))
+        if store is None or not store.path.is_dir():
             _sweep(place)
-            _store, _process = Store(place), os.getpid()
-        return _store
+            store = _stores[os.getpid(), place] = Store(place)
+        return store
 
 
 def _sweep(place: Path) -> None:

@@ -45,51 +45,76 @@ Diff: TypeAlias = Mapping[str, Entry | None]
 """Differences to the base by path; None: deleted. What equals the base is not in it."""
 
 
-def walk(root: str, *, overlay: bool, hashed: bool, most: int) -> Iterator[Found]:
-    """Everything below `root`. `overlay`: it is an upper layer, with whiteouts. Raises Unruly beyond `most` entries or
+class Room(NamedTuple):
+    """How much a tree may hold."""
+
+    files: int
+    disk_bytes: int = 2**63
+
+    def check(self, files: int, disk_bytes: int) -> str | None:
+        """Which limit is broken, if any."""
+        if files > self.files:
+            return f"more than {self.files} files"
+        return f"more than {self.disk_bytes >> 20} MiB on disk" if disk_bytes > self.disk_bytes else None
+
+
+class _Open(NamedTuple):
+    """A folder that a walk is in. `mode`: what it had, where it had to be opened up for its owner (us)."""
+
+    number: int
+    prefix: str
+    names: Iterator[str]
+    mode: int | None = None
+
+    def leave(self) -> None:
+        if self.mode is not None:
+            os.fchmod(self.number, self.mode)
+        os.close(self.number)
+
+
+def walk(root: str, *, overlay: bool, hashed: bool, room: Room) -> Iterator[Found]:
+    """Everything below `root`. `overlay`: it is an upper layer, with whiteouts. Raises Unruly beyond `room` or
     `MAX_DEPTH` folders deep."""
     top = os.open(root, _FOLDER)
-    stack: list[tuple[int, str, Iterator[str]]] = [(top, "", iter(_names(top)))]
-    seen = 0
+    stack = [_Open(top, "", iter(_names(top)))]
+    seen = used = 0
     try:
         while stack:
-            folder, prefix, names = stack[-1]
-            name = next(names, None)
+            here = stack[-1]
+            name = next(here.names, None)
             if name is None:
-                os.close(stack.pop()[0])
+                stack.pop().leave()
                 continue
-            seen += 1
-            if seen > most:
-                raise Unruly(f"more than {most} files")
-            path = f"{prefix}{name}"
-            about = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            about = os.stat(name, dir_fd=here.number, follow_symlinks=False)
+            seen, used = seen + 1, used + about.st_blocks * 512
+            if (broken := room.check(seen, used)) is not None:
+                raise Unruly(broken)
+            path = f"{here.prefix}{name}"
             if not stat.S_ISDIR(about.st_mode):
-                yield Found(path, _entry(folder, name, about, overlay=overlay, hashed=hashed))
+                yield Found(path, _entry(here.number, name, about, overlay=overlay, hashed=hashed))
                 continue
             if len(stack) > MAX_DEPTH:
                 raise Unruly(f"folders more than {MAX_DEPTH} deep")
-            below = _open(folder, name, about, _FOLDER)
-            stack.append((below, f"{path}/", iter(_names(below))))
-            yield Found(path, Entry("d", stat.S_IMODE(about.st_mode), ""), overlay and _is_opaque(below))
+            stack.append(_entered(here, name, about, path))
+            opaque = overlay and _is_opaque(stack[-1].number)
+            yield Found(path, Entry("d", stat.S_IMODE(about.st_mode), ""), opaque)
     finally:
-        for folder, _, _ in stack:
-            os.close(folder)
+        for folder in reversed(stack):
+            folder.leave()
+
+
+def _entered(here: _Open, name: str, about: os.stat_result, path: str) -> _Open:
+    """The folder below; opened up where its owner may not look into it."""
+    mode = stat.S_IMODE(about.st_mode)
+    shut = os.geteuid() != 0 and mode & 0o500 != 0o500
+    if shut:
+        os.chmod(name, mode | 0o700, dir_fd=here.number)
+    number = os.open(name, _FOLDER, dir_fd=here.number)
+    return _Open(number, f"{path}/", iter(_names(number)), mode if shut else None)
 
 
 def _names(folder: int) -> list[str]:
     return sorted(os.listdir(folder))
-
-
-def _open(folder: int, name: str, about: os.stat_result, flags: int) -> int:
-    """Open what lies there, also where its owner (we) may not read it: the mode is put back."""
-    try:
-        return os.open(name, flags, dir_fd=folder)
-    except PermissionError:
-        os.chmod(name, stat.S_IMODE(about.st_mode) | 0o700, dir_fd=folder)
-        try:
-            return os.open(name, flags, dir_fd=folder)
-        finally:
-            os.chmod(name, stat.S_IMODE(about.st_mode), dir_fd=folder)
 
 
 def _is_opaque(folder: int) -> bool:
@@ -110,7 +135,13 @@ def _entry(folder: int, name: str, about: os.stat_result, *, overlay: bool, hash
 
 
 def _digest(folder: int, name: str, about: os.stat_result) -> str:
-    descriptor = _open(folder, name, about, _FILE)
+    try:
+        descriptor = os.open(name, _FILE, dir_fd=folder)
+    except PermissionError:  # its owner (we) may not read it
+        mode = stat.S_IMODE(about.st_mode)
+        os.chmod(name, mode | 0o400, dir_fd=folder)
+        descriptor = os.open(name, _FILE, dir_fd=folder)
+        os.fchmod(descriptor, mode)
     with open(descriptor, "rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -140,7 +171,7 @@ class Base:
     def __init__(self, root: str, most: int):
         self._root = root
         self._entries: dict[str, Entry] = {
-            found.path: found.entry for found in walk(root, overlay=False, hashed=False, most=most) if found.entry
+            found.path: found.entry for found in walk(root, overlay=False, hashed=False, room=Room(most)) if found.entry
         }
 
     def get(self, path: str) -> Entry | None:

@@ -19,8 +19,9 @@ from typing import Any
 
 from ...storage.errors import EnvironmentFailed
 from .shell_layers import Branch
+from .shell_pipes import pipe
 from .shell_process import Capture, Watch, kill, memory_watch
-from .shell_sandbox import Files, Result, Sandbox, Shell, pipe
+from .shell_sandbox import Files, Result, Sandbox, Shell
 from .shell_tree import tree_key
 
 PROGRAM = "/etc/ttc/shell_verdict_program.py"

@@ -13,46 +13,40 @@ from __future__ import annotations
 
 import builtins
 import importlib
-import importlib.abc
-import importlib.machinery
-import io
 import json
 import operator
 import os
-import subprocess
 import sys
 import types
-import unittest
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
-from fractions import Fraction
-from pathlib import PurePosixPath
-from typing import Any
+
+TYPE_CHECKING = False  # what only annotations need is not worth its start-up time, which every verdict pays twice
+if TYPE_CHECKING:
+    import io
+    import unittest
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+    from typing import Any
 
 REQUESTS_OUT, PIPE_IN, PIPE_OUT = 7, 8, 9
 HIDDEN = "/hidden"
 REPORT_NAMES = 50
 _UNRAISED = ("KeyboardInterrupt", "GeneratorExit")
-_TEXTS: Mapping[str, tuple[type[Any], Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "bytes": (bytes, bytes.hex, bytes.fromhex),
-    "decimal": (Decimal, str, Decimal),
-    "fraction": (Fraction, str, Fraction),
-    "date": (date, date.isoformat, date.fromisoformat),
-    "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
-    "time": (time, time.isoformat, time.fromisoformat),
-    "timedelta": (
-        timedelta,
+_TEXTS: Mapping[str, tuple[str, Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
+    "builtins.bytes": ("bytes", bytes.hex, lambda kind, text: kind.fromhex(text)),
+    "decimal.Decimal": ("decimal", str, lambda kind, text: kind(text)),
+    "fractions.Fraction": ("fraction", str, lambda kind, text: kind(text)),
+    "datetime.date": ("date", lambda value: value.isoformat(), lambda kind, text: kind.fromisoformat(text)),
+    "datetime.datetime": ("datetime", lambda value: value.isoformat(), lambda kind, text: kind.fromisoformat(text)),
+    "datetime.time": ("time", lambda value: value.isoformat(), lambda kind, text: kind.fromisoformat(text)),
+    "datetime.timedelta": (
+        "timedelta",
         lambda value: [value.days, value.seconds, value.microseconds],
-        lambda parts: timedelta(*parts),
+        lambda kind, parts: kind(*parts),
     ),
-    "timezone": (
-        timezone,
-        lambda value: value.utcoffset(None).total_seconds(),
-        lambda seconds: timezone(timedelta(seconds=seconds)),
-    ),
-    "path": (PurePosixPath, str, PurePosixPath),
+    "pathlib.PurePosixPath": ("pure path", str, lambda kind, text: kind(text)),
+    "pathlib.PosixPath": ("path", str, lambda kind, text: kind(text)),
 }
+_PLACES = {short: place for place, (short, _, _) in _TEXTS.items()}
 _MANY: Mapping[str, Callable[[Iterable[Any]], Any]] = {
     "list": list,
     "tuple": tuple,
@@ -83,10 +77,17 @@ def encode(value: Any, refer: Callable[[Any], Any]) -> Any:
         return ["slice", [encode(item, refer) for item in (value.start, value.stop, value.step)]]
     if kind in (list, tuple, set, frozenset):
         return [kind.__name__, [encode(item, refer) for item in value]]
-    for name, (known, to_text, _) in _TEXTS.items():
-        if kind is known:
-            return [name, to_text(value)]
+    place = f"{kind.__module__}.{kind.__qualname__}"
+    if place in _TEXTS and kind is _kind(place):
+        short, to_text, _ = _TEXTS[place]
+        return [short, to_text(value)]
     return refer(value)
+
+
+def _kind(place: str) -> Any:
+    """The class at a place of the standard library."""
+    module, _, name = place.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def decode(value: Any, resolve: Callable[[Sequence[Any]], Any]) -> Any:
@@ -98,8 +99,8 @@ def decode(value: Any, resolve: Callable[[Sequence[Any]], Any]) -> Any:
         return {decode(key, resolve): decode(item, resolve) for key, item in inner}
     if kind in _MANY:
         return _MANY[kind](decode(item, resolve) for item in inner)
-    if kind in _TEXTS:
-        return _TEXTS[kind][2](inner)
+    if kind in _PLACES:
+        return _TEXTS[_PLACES[kind]][2](_kind(_PLACES[kind]), inner)
     return resolve(value)
 
 
@@ -157,6 +158,8 @@ class Agent:
 
     def do_run(self, words: Sequence[str], text: str, seconds: float) -> Any:
         """Run a program: (exit code, output, errors)."""
+        import subprocess
+
         done = subprocess.run(  # noqa: S603 (in the sandbox)
             words, input=text, capture_output=True, text=True, timeout=seconds, check=False
         )
@@ -280,21 +283,24 @@ class RemoteModule(types.ModuleType):
         return getattr(self.__dict__["remote"], name)
 
 
-class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class Finder:
     """Finds modules in the other process; Python's own and those of the tests come first."""
 
     def __init__(self, wire: Wire):
         self._wire = wire
 
-    def find_spec(self, name: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
         """See `importlib`."""
         top = name.partition(".")[0]
         own = any(os.path.exists(os.path.join(HIDDEN, top + end)) for end in ("", ".py"))
         if top in sys.stdlib_module_names or own:
             return None
-        return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        from importlib import machinery
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        loader: Any = self
+        return machinery.ModuleSpec(name, loader, is_package=True)
+
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType:
         """Import it there. Raises what the import raises."""
         module = RemoteModule(spec.name)
         module.__dict__["remote"] = self._wire.ask("import", spec.name)
@@ -306,6 +312,8 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def judge() -> None:
     """Run the tests and report on the pipe that only this process has."""
+    import unittest
+
     with (
         open(REQUESTS_OUT, "w", encoding="utf-8") as requests,
         open(PIPE_IN, encoding="utf-8") as replies,
@@ -316,7 +324,8 @@ def judge() -> None:
         helper = types.ModuleType("sandbox")
         helper.__dict__["run"] = lambda words, text="", seconds=10: wire.ask("run", list(words), text, seconds)
         sys.modules["sandbox"] = helper
-        sys.meta_path.insert(0, Finder(wire))
+        finder: Any = Finder(wire)
+        sys.meta_path.insert(0, finder)
         result = unittest.TestResult()
         unittest.defaultTestLoader.discover(HIDDEN, top_level_dir=HIDDEN).run(result)
         json.dump(_summary(result), report)

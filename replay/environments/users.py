@@ -17,7 +17,7 @@ class User(Protocol):
 
     def reply(
         self, messages: Sequence[Message], source: tuple[str, int] | None
-    ) -> Message | None | Awaitable[Message | None]:
+    ) -> Message | Awaitable[Message | None] | None:
         """The user's answer to the last of `messages`, or None when there is nothing more to say.
 
         `source` is `Proposal.source`: (trajectory id, step) when the agent's message was taken from a record.

@@ -31,6 +31,7 @@ class Branch:
     said: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     margins: list[float] = field(default_factory=list)
+    alternatives: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     cached_tokens: int | None = None
     finish_reason: FinishReason | None = None
     factual: torch.Tensor | None = None
@@ -57,6 +58,7 @@ class Branch:
             self.finish_reason,
             len(self.job.tokens),
             self.cached_tokens or 0,
+            tuple(self.alternatives),
         )
 
 

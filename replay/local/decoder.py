@@ -64,7 +64,7 @@ class Decoder:
         self.model.verify(self.pool)
 
     def counters(self) -> Counters:
-        """What was done since the beginning; the seconds of `sampling` are those of choosing tokens without the noise."""
+        """What was done since the beginning."""
         return Counters(
             prefilled_tokens=self._prefiller.tokens,
             decoded_tokens=self._decoded,
@@ -193,6 +193,8 @@ class Decoder:
                 branch.said.append(chosen.tokens[place])
                 branch.logprobs.append(chosen.logprobs[place])
                 branch.margins.append(chosen.margins[place])
+                if branch.job.alternatives:
+                    branch.alternatives.append(chosen.alternatives[place])
                 if branch.job.constraint:
                     branch.job.constraint.accept(chosen.tokens[place])
                 self._ended(branch)

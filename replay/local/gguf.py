@@ -78,9 +78,10 @@ def _convert(file: Path, folder: Path) -> None:
 @contextmanager
 def _silent() -> Iterator[None]:
     """No progress bars: transformers' own, and that of its GGUF module, which asks nobody. As before afterwards."""
-    from transformers import modeling_gguf_pytorch_utils as module
+    from transformers import modeling_gguf_pytorch_utils
     from transformers.utils import logging
 
+    module: Any = modeling_gguf_pytorch_utils
     shown, bar = logging.is_progress_bar_enabled(), getattr(module, "tqdm", None)
     logging.disable_progress_bar()
     if bar is not None:

@@ -40,7 +40,8 @@ class Job:
     `temperature` 0 takes the most likely token. `stop` are end tokens; the one that ends a branch is part of it.
     `factual`: the tokens that a recorded run said here; where they are given, the noise is that under which the model
     with the context `factual_context` would have said them (posterior Gumbel sampling).
-    `latent_steps`: last hidden states fed back before the first token.
+    `latent_steps`: last hidden states fed back before the first token. `alternatives`: how many of the most likely
+    tokens of each position are kept in `Generated.alternatives`.
     """
 
     tokens: Sequence[int]
@@ -54,6 +55,7 @@ class Job:
     factual: Sequence[int] | None = None
     factual_context: Sequence[int] | None = None
     latent_steps: int = 0
+    alternatives: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Generated:
     prompt_tokens: int
     cached_tokens: int
     """Of the prompt: those whose keys and values were there already."""
+    alternatives: tuple[tuple[tuple[int, float], ...], ...] = ()
+    """For each token the most likely ones of its position, best first, with log-probabilities as in `logprobs`."""
 
 
 @dataclass(frozen=True, slots=True)

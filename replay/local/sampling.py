@@ -41,12 +41,14 @@ class Row:
 class Chosen:
     """One entry per row, as in `Generated`: token, natural log of its probability, lead over the second best score.
 
+    `alternatives`: for each row as many of its most likely tokens as its job keeps, with their log-probabilities.
     `noise_seconds`: CPU seconds of the process that the noise took, of all rows together.
     """
 
     tokens: list[int]
     logprobs: list[float]
     margins: list[float]
+    alternatives: list[tuple[tuple[int, float], ...]]
     noise_seconds: float = 0.0
 
 
@@ -75,7 +77,17 @@ def choose(logits: torch.Tensor, rows: Sequence[Row]) -> Chosen:
         if cut is not None and cut.matters(float(scores[index, said[index]]), float(best[index])):
             margins[index] = min(margins[index], cut.slack)
     logprobs = (constrained.gather(1, tokens[:, None])[:, 0] - totals).tolist()
-    return Chosen(said, logprobs, margins, noise_seconds)
+    alternatives = [_likeliest(constrained[at], totals[at], row.job) for at, row in enumerate(rows)]
+    return Chosen(said, logprobs, margins, alternatives, noise_seconds)
+
+
+def _likeliest(scores: torch.Tensor, total: torch.Tensor, job: Job) -> tuple[tuple[int, float], ...]:
+    """The most likely tokens of one row, best first, those that its mask forbids left out."""
+    if not job.alternatives:
+        return ()
+    found = torch.topk(scores, min(job.alternatives, scores.numel()))
+    pairs = zip(found.indices.tolist(), (found.values - total).tolist(), strict=True)
+    return tuple((token, logprob) for token, logprob in pairs if logprob > -math.inf)
 
 
 def _constrained(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:

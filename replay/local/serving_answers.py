@@ -49,6 +49,7 @@ def ask_of(request: ChatRequest, policy: LocalPolicy) -> Ask:
         policy.parallel_tool_calls if request.parallel_calls is None else request.parallel_calls,
         request.stop,
         policy.latent_steps,
+        alternatives=request.top_logprobs,
     )
 
 

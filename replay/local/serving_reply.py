@@ -146,19 +146,19 @@ def _before_stop(tokens: Sequence[int], stops: Sequence[str], speaker: Speaker) 
 
 
 def token_rows(said: Said, count: int, speaker: Speaker) -> list[JsonRow]:
-    """The first `count` tokens with their natural log-probabilities; end tokens are no part of the answer."""
-    pairs = zip(said.generated.tokens[:count], said.generated.logprobs, strict=False)
+    """The first `count` tokens with their natural log-probabilities and, where they were asked for, the most likely
+    ones of each position; end tokens are no part of the answer."""
+    generated = said.generated
     rows = []
-    for token, logprob in pairs:
+    for at, (token, logprob) in enumerate(zip(generated.tokens[:count], generated.logprobs, strict=False)):
         if token not in speaker.chat.end_tokens:
-            text = speaker.text([token])
-            whole = "\ufffd" not in text  # part of a character that takes several tokens
-            rows.append(
-                {
-                    "token": text,
-                    "logprob": logprob,
-                    "bytes": list(text.encode()) if whole else None,
-                    "top_logprobs": [],
-                }
-            )
+            others = generated.alternatives[at] if generated.alternatives else ()
+            top = [_token_row(other, value, speaker) for other, value in others]
+            rows.append({**_token_row(token, logprob, speaker), "top_logprobs": top})
     return rows
+
+
+def _token_row(token: int, logprob: float, speaker: Speaker) -> JsonRow:
+    text = speaker.text([token])
+    whole = "\ufffd" not in text  # part of a character that takes several tokens
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if whole else None}

@@ -15,6 +15,7 @@ from ...storage.codec import message_from
 from ...storage.records import Message, ToolSchema
 
 MOST_CHOICES = 128
+MOST_ALTERNATIVES = 20
 MOST_STOPS = 4
 SEED_BITS = 63
 HARMLESS = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
@@ -31,7 +32,6 @@ NEUTRAL: Mapping[str, Sequence[Any]] = {
     "web_search_options": (None,),
     "reasoning_effort": (None,),
     "verbosity": (None,),
-    "top_logprobs": (0, None),
 }
 """Parameters that are taken with these values only."""
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
@@ -67,6 +67,7 @@ class ChatRequest:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: bool = False
+    top_logprobs: int = 0
     stream: bool = False
     include_usage: bool = False
 
@@ -91,6 +92,7 @@ def parse_request(body: Any) -> ChatRequest:
         max_tokens=_max_tokens(body),
         stop=_stop(body.get("stop")),
         logprobs=_flag(body, "logprobs"),
+        top_logprobs=_top_logprobs(body),
         stream=_flag(body, "stream"),
         include_usage=_flag(_object(body, "stream_options"), "include_usage"),
     )
@@ -98,8 +100,15 @@ def parse_request(body: Any) -> ChatRequest:
 
 KNOWN = HARMLESS | {
     *("model", "messages", "tools", "tool_choice", "n", "seed", "temperature", "top_p", "top_k", "max_tokens"),
-    *("parallel_tool_calls", "max_completion_tokens", "stop", "logprobs", "stream", "stream_options"),
+    *("parallel_tool_calls", "max_completion_tokens", "stop", "logprobs", "top_logprobs", "stream", "stream_options"),
 }
+
+
+def _top_logprobs(body: Mapping[str, Any]) -> int:
+    count = _whole(body, "top_logprobs", 0, MOST_ALTERNATIVES) or 0
+    if count and not _flag(body, "logprobs"):
+        raise Refused("'top_logprobs' needs 'logprobs': true", "top_logprobs", code="invalid_value")
+    return count
 
 
 def _check_unbuilt(body: Mapping[str, Any]) -> None:
@@ -112,8 +121,6 @@ def _check_unbuilt(body: Mapping[str, Any]) -> None:
 
 
 def _why(name: str) -> str:
-    if name == "top_logprobs":
-        return "only the sampled token's log-probability is kept: top_logprobs must be 0"
     return f"{name!r} is not supported here with that value"
 
 

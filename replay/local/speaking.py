@@ -52,7 +52,7 @@ class Ask:
     """Answers wanted to one conversation: one for each key. `traces`: sampled tokens of its last assistant messages.
 
     `tool_choice`: auto, required, none, or the name of a tool. `factual` is for the first key only; `listeners` hear
-    the tokens of the answer with the same number.
+    the tokens of the answer with the same number. `alternatives`: see `Job`.
     """
 
     messages: tuple[Message, ...]
@@ -69,6 +69,7 @@ class Ask:
     traces: tuple[TokenTrace | None, ...] = ()
     factual: Factual | None = None
     listeners: tuple[Listener, ...] = ()
+    alternatives: int = 0
 
     def heard_by(self, listeners: tuple[Listener, ...]) -> Ask:
         """The same, with somebody who listens to each answer."""
@@ -230,6 +231,7 @@ class Speaker:
                 None if factual is None else factual.tokens,
                 None if factual is None else factual.context,
                 ask.latent_steps,
+                ask.alternatives,
             )
 
     def _calls(self, ask: Ask) -> Any:

@@ -5,7 +5,7 @@ finished one). LiteLLM is imported at first use, with its bundled price map and 
 prints and retries; its HTTP client is ours, follows no redirect and sends one request per attempt.
 
 Decisions: a server that gives fewer than `n` choices gives fewer proposals (the search asks again, with another seed);
-one that refuses `n` and names the most that it takes (llama.cpp: its slots) is from then on asked for no more than that;
+one that refuses `n` and names the most that it takes (llama.cpp: its slots) is asked for that many from then on;
 `exclude` is not filtered (a duplicate is a vote and was paid for, and a stored reply must not depend on it); an empty
 message is an action like any other and counted in `empty_total`; a server at an address of its own is asked once for
 its models, right before the first call that is not in the journal: a run that needs no call needs no server.

@@ -29,7 +29,9 @@ def test_without_v_nobody_is_told(cli: Any, toys: Path, search_toys: tuple[str, 
 
 def test_a_wrong_capability_is_a_usage_error(cli: Any, toys: Path, tmp_path: Path) -> None:
     file = tmp_path / "shop.py"
-    file.write_text('class Shop:\n    forks = "cow"\n    def buy(self, item: str) -> str:\n        return item\n', "utf-8")
+    file.write_text(
+        'class Shop:\n    forks = "cow"\n    def buy(self, item: str) -> str:\n        return item\n', "utf-8"
+    )
     done = cli("replay", "--env", f"{file}:Shop")
     assert (done.code, done.codes) == (2, ["TTC-E100"])
     assert "none of native, pickle, deepcopy, reexecute" in done.err

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,16 @@ pytest.importorskip("langchain")
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
-from ttc_replay import Message, Task, ToolCall
+from ttc_replay import Message, Source, Task, ToolCall, Trajectory
 from ttc_replay.cli.main import main
 from ttc_replay.examples.three_ways import agent, record
 from ttc_replay.examples.three_ways.depot import Depot, LiveDepot
 from ttc_replay.replay.environments.langgraph import LangGraphEnvironment
+from ttc_replay.storage.readers.langgraph import LangGraphReader
 
 README = Path(__file__).parents[2] / "examples" / "three_ways" / "README.md"
 PLACE = "ttc_replay.examples.three_ways"
+LOG = README.parent / "logs" / "depot.sqlite.gz"
 GRAPH = ("--env", "langgraph", "--env-opt", f"graph={PLACE}.agent:graph")
 WAYS: dict[str, tuple[str, ...]] = {
     "graph, a world for each branch": (*GRAPH, "--env-opt", f"world={PLACE}.depot:Depot"),
@@ -35,16 +39,12 @@ WAYS: dict[str, tuple[str, ...]] = {
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The recorded runs, ingested."""
-    folder = tmp_path_factory.mktemp("three_ways")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LANGSMITH_TRACING", "false")
-        patch.chdir(folder)
-        record.record("depot.sqlite")
-        with pytest.raises(SystemExit) as left:
-            main(["ingest", "depot.sqlite", "--db", "archive.duckdb"])
-        assert left.value.code in (0, None)
-    return folder / "archive.duckdb"
+    """The shipped log, ingested."""
+    path = tmp_path_factory.mktemp("three_ways") / "archive.duckdb"
+    with pytest.raises(SystemExit) as left:
+        main(["ingest", str(LOG), "--db", str(path)])
+    assert left.value.code in (0, None)
+    return path
 
 
 @pytest.fixture
@@ -61,6 +61,18 @@ def cli(archive: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
         return int(left.value.code or 0), json.loads(capsys.readouterr().out)
 
     return run
+
+
+def test_the_shipped_log_is_what_the_recorder_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANGSMITH_TRACING", "false")
+    record.record(str(tmp_path / "depot.sqlite"))
+    runs = []
+    for data in ((tmp_path / "depot.sqlite").read_bytes(), gzip.decompress(LOG.read_bytes())):
+        found = list(LangGraphReader().read(BytesIO(data), Source("langgraph")))
+        assert all(isinstance(run, Trajectory) for run in found)
+        runs.append([run.messages for run in found if isinstance(run, Trajectory)])
+    assert runs[0] == runs[1]
+    assert [len(messages) for messages in runs[0]] == [13, 13, 13]
 
 
 def test_replays_differ_exactly_as_the_readme_says(cli: Any) -> None:

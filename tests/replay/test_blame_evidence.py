@@ -74,7 +74,7 @@ def test_repeating_the_record_is_worth_the_next_state() -> None:
 def test_the_mean_is_that_of_the_policy() -> None:
     """A policy that repeats the record with 0.7 and wins 0.9 of its runs there, but only 0.2 of those that leave it."""
     draw, sums = random.Random(3), [0.0, 0.0]
-    for _ in range(600):
+    for _ in range(300):
         repeats = sum(draw.random() < 0.7 for _ in range(10))
         spine = [SPINE[0], node(1, 0, 1, spine=True, samples=1 + repeats), SPINE[2]]
         left = [node(3 + t, 0, 1, terminal=True, value=float(draw.random() < 0.2)) for t in range(10 - repeats)]

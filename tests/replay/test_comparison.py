@@ -364,7 +364,14 @@ def test_the_document_has_the_figures_of_the_pair() -> None:
     a, b = solving("A", range(10), calls=2, usd=0.5, tokens=7), solving("B", range(8, 11), spent=32, stopped="solved")
     document = document_of([a, b], compare([a, b]))
     assert document["runs"][0] == {
-        **{"run": "A", "algorithm": "mcts", "judge": "gold", "status": "done", "trajectories": 40},
+        **{
+            "run": "A",
+            "algorithm": "mcts",
+            "judge": "gold",
+            "status": "done",
+            "trajectories": 40,
+            "environment_class": "unknown",
+        },
         **{"transitions": 2560, "calls": 80, "tokens": 280, "cost_usd": 20.0},
     }
     (pair,) = document["pairs"]

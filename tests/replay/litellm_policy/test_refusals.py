@@ -150,7 +150,9 @@ def test_without_litellm_the_install_command_is_told(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("model", PROVIDERS)
-def test_a_server_that_takes_fewer_siblings_is_asked_for_as_many_as_it_names(wire: Any, server: Any, model: str) -> None:
+def test_a_server_that_takes_fewer_siblings_is_asked_for_as_many_as_it_names(
+    wire: Any, server: Any, model: str
+) -> None:
     """What llama.cpp's server says that has two slots."""
     told = "Field 'n': Value must be between 1 <= value <= 2, but got 4"
     server.script = [wire.failing(400, told), wire.completion("a", "b"), wire.completion("c", "d")]

@@ -75,8 +75,10 @@ def test_temperature_0_is_argmax_with_the_margin_of_the_logits() -> None:
 def test_logprob_is_of_the_constrained_distribution_at_temperature_1(temperature: float) -> None:
     logits = torch.tensor([[1.0, 9.0, 2.0, 3.0]])
     allowed = torch.tensor([True, False, True, False])
-    chosen = choose(logits, [Row(job(temperature=temperature, top_k=1), 0, allowed)])
+    chosen = choose(logits, [Row(job(temperature=temperature, top_k=1, alternatives=3), 0, allowed)])
     assert chosen.tokens == [2]
+    assert [token for token, _ in chosen.alternatives[0]] == [2, 0]  # what the mask forbids is not among them
+    assert sum(math.exp(logprob) for _, logprob in chosen.alternatives[0]) == pytest.approx(1.0)
     assert chosen.logprobs == pytest.approx([-math.log(1 + math.exp(-1.0))])
 
 

@@ -120,6 +120,29 @@ def test_it_is_the_policy_that_answers(complete: Any, server: ModelServer) -> No
     assert [token.logprob for token in said.logprobs.content] == pytest.approx(told, abs=1e-3)
 
 
+def test_the_most_likely_tokens_of_each_place(server: Any, complete: Any) -> None:
+    """Those of the model itself, best first; the sampled token has the same number in both places."""
+    said = complete(seed=5, max_tokens=4, logprobs=True, top_logprobs=3).choices[0].logprobs.content
+    speaker = server.speaker
+    assert speaker is not None
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(server.policy.model)
+    ids = list(speaker.chat.encode([Message("user", HI[0]["content"])]))
+    with torch.inference_mode():
+        best = plain(torch.tensor([ids])).logits[0, -1].log_softmax(dim=0).topk(3)
+    assert [row.token for row in said[0].top_logprobs] == [speaker.text([token]) for token in best.indices.tolist()]
+    assert [row.logprob for row in said[0].top_logprobs] == pytest.approx(best.values.tolist(), abs=1e-3)
+    for row in said:
+        values = [other.logprob for other in row.top_logprobs]
+        assert values == sorted(values, reverse=True)
+        assert row.logprob <= values[0] + 1e-6
+        same = [other.logprob for other in row.top_logprobs if other.token == row.token]  # two tokens may read alike
+        assert not same or row.logprob in same or row.logprob < values[-1]
+    assert complete(seed=5, max_tokens=4, logprobs=True).choices[0].logprobs.content[0].token == said[0].token
+
+
 def test_log_probabilities_are_of_the_tokens_of_the_text(complete: Any) -> None:
     choice = complete(seed=3, logprobs=True).choices[0]
     rows = choice.logprobs.content
@@ -285,7 +308,9 @@ REFUSED: list[tuple[dict[str, Any], int, str | None]] = [
     ({"stop": ["a"] * 5}, 400, "stop"),
     ({"stop": [""]}, 400, "stop"),
     ({"stream": "yes"}, 400, "stream"),
-    ({"logprobs": True, "top_logprobs": 2}, 400, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": -1}, 400, "top_logprobs"),
+    ({"top_logprobs": 2}, 400, "top_logprobs"),
     ({"tools": [{"type": "function"}]}, 400, "tools[0]"),
     ({"tools": [TOOL, TOOL]}, 400, "tools[1]"),
     ({"tools": [TOOL], "tool_choice": "perhaps"}, 400, "tool_choice"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ttc_replay import Message, Task, Trajectory
-from ttc_replay.replay.environments import shell_layers, shell_sandbox
+from ttc_replay.replay.environments import shell_layers, shell_sandbox, shell_store
 from ttc_replay.replay.environments.shell import ShellEnvironment
 from ttc_replay.replay.environments.shell_layers import OverlayBranch, open_store
 from ttc_replay.replay.environments.shell_sandbox import Limits, Sandbox, Shell
@@ -116,7 +116,7 @@ def test_the_folder_itself_is_never_written_and_read_anew_when_it_changed(tmp_pa
 
 def test_nothing_runs_without_a_sandbox(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even where only the namespaces are missing: the command would have left a file on the host."""
-    monkeypatch.setattr(shell_sandbox.shutil, "which", lambda name, path: None if name == "bwrap" else name)
+    monkeypatch.setattr("shutil.which", lambda name, path=None: None if name == "bwrap" else name)
     with pytest.raises(SandboxUnavailable, match="bwrap is not installed") as missing:
         ShellEnvironment(str(folder))
     assert missing.value.hint is not None
@@ -134,7 +134,7 @@ def test_a_system_without_namespaces_is_told_so(folder: Path, monkeypatch: pytes
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({}, "needs a folder"),
     ({"folder": "x", "root": "y"}, "needs a folder"),
-    ({"folder": "."}, "no option"),
+    ({"folder": ".", "unsandboxed": True}, "no option"),
     ({"folder": ".", "mount": "/usr/x"}, "mount"),
     ({"folder": ".", "mount": "relative"}, "mount"),
     ({"folder": ".", "backend": "docker"}, "backend"),
@@ -146,9 +146,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("options", "problem"), WRONG, ids=[problem for _, problem in WRONG])
 def test_wrong_options_are_named(options: dict[str, Any], problem: str) -> None:
-    more = {"unsandboxed": True} if problem == "no option" else {}
     with pytest.raises(UsageError, match=problem):
-        ShellEnvironment(**options, **more)
+        ShellEnvironment(**options)
 
 
 @pytest.mark.parametrize("named", ["../outside", "/etc", "link", 3])
@@ -315,6 +314,19 @@ def test_output_is_cut_in_the_middle_with_a_line_that_says_so(opened: Opened, sa
     assert said.startswith("1\n2\n3\n")
     assert "\n[... 587895 bytes left out ...]\n" in said
     assert said.endswith("99999\n100000\n")
+
+
+def test_a_killed_process_leaves_nothing_for_long(tmp_path: Path) -> None:
+    """The next store beside it removes what it left; that of a living process stays."""
+    left = tmp_path / f"{shell_store.PREFIX}left"
+    (left / "0" / "w").mkdir(parents=True)
+    (left / "lock").touch()
+    living = shell_store.Store(tmp_path)
+    found = shell_store.store_at(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([living.path, found.path])
+    living.close()
+    found.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="becomes another user")

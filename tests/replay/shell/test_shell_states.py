@@ -26,7 +26,7 @@ COMMANDS = st.one_of(
 
 
 @given(steps=st.lists(st.lists(COMMANDS, min_size=1, max_size=6), min_size=1, max_size=3))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 def test_layers_and_copies_tell_the_same_differences(steps: list[list[str]], folder: Path) -> None:
     store, _ = open_store("overlay")
     origin = store.origin(folder, 1000)
