@@ -31,7 +31,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 GROUPS = ("environments", "policies", "rewards", "algorithms", "readers", "exporters")
 GLOBAL = "ttc-replay"
-SECONDS = 50
+SECONDS = 120
 RECORDS = 12
 """Records of each log file that the examples see: three tasks, one of them out of reach."""
 
