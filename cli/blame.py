@@ -8,6 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from .replay import Ids, Options
+from .shared_options import (
+    Budget,
+    Concurrency,
+    Dataset,
+    MaxCalls,
+    MaxCost,
+    MaxDepth,
+    MaxSeconds,
+    MaxTokens,
+    RewardOptions,
+    RunName,
+    Seed,
+    SuccessAt,
+    Width,
+)
 from .state import State
 
 if TYPE_CHECKING:
@@ -30,7 +45,7 @@ def register(app: typer.Typer) -> None:
 def blame(
     ctx: typer.Context,
     ids: Ids = None,
-    dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
+    dataset: Dataset = None,
     env: Annotated[
         str | None, typer.Option(help="Environment: a name, module:attribute, or ./file.py:attribute.")
     ] = None,
@@ -40,31 +55,29 @@ def blame(
     ] = None,
     env_opt: Options = None,
     policy_opt: Options = None,
-    reward_opt: Annotated[
-        list[str] | None, typer.Option(metavar="NAME.KEY=VALUE", help="Option of a reward, or of the one in --accept.")
-    ] = None,
+    reward_opt: RewardOptions = None,
     combine: Annotated[str, typer.Option(help="How rewards become one: sum, min or product.")] = "sum",
     accept: Annotated[
         str | None, typer.Option(help="Held-back reward that decides which rollout is kept as a counterfactual.")
     ] = None,
-    success_at: Annotated[float, typer.Option(help="Value from which a run counts as a success.")] = 1.0,
+    success_at: SuccessAt = 1.0,
     rollouts: Annotated[int, typer.Option(min=1, help="Rollouts from one step, at most.")] = 16,
-    budget: Annotated[int, typer.Option(min=0, help="Transitions per trajectory.")] = 1024,
+    budget: Budget = 1024,
     confidence: Annotated[
         float, typer.Option(help="Of the intervals, and how sure to be of the pivotal step before it ends.")
     ] = 0.95,
     detectors_only: Annotated[
         bool, typer.Option("--detectors-only", help="Nothing is re-run: what the record alone shows.")
     ] = False,
-    width: Annotated[int, typer.Option(min=1, help="Asks open per tree; part of the run's identity.")] = 8,
-    max_depth: Annotated[int | None, typer.Option(min=1, help="Steps of a run; default twice the record's.")] = None,
-    max_calls: Annotated[int | None, typer.Option(min=0, help="Paid policy calls, whole run.")] = None,
-    max_cost: Annotated[float | None, typer.Option(min=0, help="USD, whole run.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=0, help="Prompt and completion tokens, whole run.")] = None,
-    max_seconds: Annotated[float | None, typer.Option(min=0, help="Wall seconds, whole run.")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Workers; does not change the result.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Run name; default: a hash of the configuration.")] = None,
+    width: Width = 8,
+    max_depth: MaxDepth = None,
+    max_calls: MaxCalls = None,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    max_seconds: MaxSeconds = None,
+    concurrency: Concurrency = 8,
+    seed: Seed = 0,
+    name: RunName = None,
 ) -> None:
     """Say which step lost a run: the value of every step by re-running from it; the same command again resumes.
 

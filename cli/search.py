@@ -9,6 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from .replay import USAGE, Ids, Options, rebound_said
+from .shared_options import (
+    Budget,
+    Concurrency,
+    Dataset,
+    MaxCalls,
+    MaxCost,
+    MaxDepth,
+    MaxSeconds,
+    MaxTokens,
+    RewardOptions,
+    RunName,
+    Seed,
+    SuccessAt,
+    Width,
+)
 from .state import State
 
 if TYPE_CHECKING:
@@ -38,7 +53,7 @@ def search(
     policy: Annotated[str, typer.Option(help="Policy: scripted, corpus, litellm, or a plugin.")],
     reward: Annotated[list[str], typer.Option(metavar="NAME[=WEIGHT]", help="Guide of the search; repeat for more.")],
     ids: Ids = None,
-    dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
+    dataset: Dataset = None,
     where: Annotated[str | None, typer.Option(help="SQL condition over v_trajectories.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Successful runs too.")] = False,
     env_opt: Options = None,
@@ -47,16 +62,14 @@ def search(
         str, typer.Option(help="Who plays the user after the branch point: tape, scripted, litellm, or a plugin.")
     ] = "tape",
     user_policy_opt: Options = None,
-    reward_opt: Annotated[
-        list[str] | None, typer.Option(metavar="NAME.KEY=VALUE", help="Option of a reward, or of the one in --accept.")
-    ] = None,
+    reward_opt: RewardOptions = None,
     combine: Annotated[str, typer.Option(help="How rewards become one: sum, min or product.")] = "sum",
     accept: Annotated[str | None, typer.Option(help="Held-back reward that alone decides what is exported.")] = None,
     candidates: Annotated[int, typer.Option(min=1, help="Leaves that the gate looks at.")] = 3,
     confirm: Annotated[
         int, typer.Option(min=0, help="Plays under fresh seeds that an accepted run must stand (worlds with chances).")
     ] = 0,
-    success_at: Annotated[float, typer.Option(help="Value from which a run counts as a success.")] = 1.0,
+    success_at: SuccessAt = 1.0,
     algorithm: Annotated[str, typer.Option(help=ALGORITHM_HELP)] = "mcts",
     algorithm_opt: Options = None,
     from_step: Annotated[
@@ -65,19 +78,19 @@ def search(
     merge_states: Annotated[
         bool, typer.Option("--merge-states", help="States with one state_key() share their evaluation.")
     ] = False,
-    width: Annotated[int, typer.Option(min=1, help="Asks open per tree; part of the run's identity.")] = 8,
-    budget: Annotated[int, typer.Option(min=0, help="Transitions per trajectory.")] = 64,
+    width: Width = 8,
+    budget: Budget = 64,
     allocate: Annotated[
         str, typer.Option(help="uniform: the budget for each; adaptive: more for those that are still improving.")
     ] = "uniform",
-    max_depth: Annotated[int | None, typer.Option(min=1, help="Steps of a run; default twice the record's.")] = None,
-    max_calls: Annotated[int | None, typer.Option(min=0, help="Paid policy calls, whole run.")] = None,
-    max_cost: Annotated[float | None, typer.Option(min=0, help="USD, whole run.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=0, help="Prompt and completion tokens, whole run.")] = None,
-    max_seconds: Annotated[float | None, typer.Option(min=0, help="Wall seconds, whole run.")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Workers; does not change the result.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Run name; default: a hash of the configuration.")] = None,
+    max_depth: MaxDepth = None,
+    max_calls: MaxCalls = None,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    max_seconds: MaxSeconds = None,
+    concurrency: Concurrency = 8,
+    seed: Seed = 0,
+    name: RunName = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be searched, and stop.")] = False,
 ) -> None:
     """Search counterfactuals of failed runs; the same command again resumes.

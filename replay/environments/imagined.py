@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from .tape import TapeEnvironment
 from .world_examples import Archive, Past, answered_calls
 
 
-class ImaginedWorld:
+class ImaginedWorld(ABC):
     """See `Environment`; subclasses say what a call gives that no record answers (`imagined`). Forkable.
 
     An action that some run of the task took after the same sequence of calls is answered from that run, with the
@@ -65,9 +66,9 @@ class ImaginedWorld:
             return StepResult(refused, info={"fidelity": "simulated"})
         return await self.imagined(action)
 
+    @abstractmethod
     async def imagined(self, action: Message) -> StepResult:
         """What the calls of an action give; `note` what they did. Raises WorldUnsure."""
-        raise NotImplementedError
 
     def spoken(self, action: Message) -> StepResult:
         """What a message without calls gives, off the record: nothing; a user may answer it."""
@@ -95,7 +96,7 @@ class ImaginedWorld:
     def fork(self) -> Any:
         """An independent copy of the calls so far."""
         twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
+        vars(twin).update(vars(self))
         twin._tape = self._tape.fork()
         return twin
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -187,7 +188,9 @@ def test_dear_copies_give_way_to_re_execution(make_engine: Any, toy: Any, worlds
     assert reports["Dear"]["fork_ms"] >= 4
     assert reports["Dear"]["forked"] < 5
     assert reports["Dear"]["reexecuted_steps"] > 40
-    assert reports["Dear"]["snapshot_every"] > 1
+    best = math.sqrt(2 * reports["Dear"]["fork_ms"] / reports["Dear"]["step_ms"])
+    assert reports["Dear"]["snapshot_every"] == pytest.approx(best, abs=0.51)
+    assert best > 1, "a copy is dearer than a step"
 
 
 def test_a_world_with_chances_is_copied_however_dear(make_engine: Any, toy: Any, worlds: Any) -> None:
