@@ -24,11 +24,16 @@ from .transition import play, state_of
 @dataclass(frozen=True, slots=True)
 class Confirmed:
     """Mean verdicts over the fresh seeds on which both plays have one; `plays` is how many those are. With none at all
-    nothing is confirmed: both means are 0."""
+    both means are unknown, and nothing is confirmed."""
 
-    found: float
-    baseline: float
+    found: float | None
+    baseline: float | None
     plays: int
+
+    @property
+    def better(self) -> bool:
+        """Whether the counterfactual is known to do better than the record."""
+        return self.found is not None and self.baseline is not None and self.found > self.baseline
 
 
 class Confirmer:
@@ -49,7 +54,7 @@ class Confirmer:
         pairs = zip(await self._values(found, found.steps), self._baseline, strict=True)
         known = [(mine, theirs) for mine, theirs in pairs if mine is not None and theirs is not None]
         if not known:
-            return Confirmed(0.0, 0.0, 0)
+            return Confirmed(None, None, 0)
         count = len(known)
         return Confirmed(sum(mine for mine, _ in known) / count, sum(theirs for _, theirs in known) / count, count)
 

@@ -69,7 +69,7 @@ async def judge_tree(
         if passed and confirmer is not None:
             before = earlier.get(node, {})
             confirmed = _known_plays(before) if "confirmed" in before else await confirmer.check(found)
-            passed = confirmed is None or confirmed.found > confirmed.baseline
+            passed = confirmed is None or confirmed.better
         emit(_event(tree.position, node, value, scores, passed=passed, first=order == 0, confirmed=confirmed))
         if not passed:
             verdict.refused += 1

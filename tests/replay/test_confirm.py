@@ -113,6 +113,23 @@ def test_a_world_without_reseed_is_taken_at_its_word(make_engine: Any, toy: Any)
     assert engine.groves[0].verdict.counterfactual is not None
 
 
+def test_plays_without_a_verdict_confirm_nothing_and_are_no_zeros(make_engine: Any, toy: Any) -> None:
+    class Unseeded(Seeded):
+        """A world that cannot take the seed that it asks for."""
+
+        def reseed(self, seed: int) -> None:
+            raise OSError("no seed today")
+
+    engine = search(make_engine, lost(toy, 1), Unseeded, confirm=2, candidates=60)
+    grove = engine.groves[0]
+    gates = [event for event in read_journal(engine.journal.path)[0] if event["event"] == "gate"]
+    confirmed = [event["confirmed"] for event in gates if "confirmed" in event]
+    assert confirmed
+    assert all(means == [None, None, 0] for means in confirmed)
+    assert grove.verdict.counterfactual is None
+    assert grove.verdict.refused == len(gates)
+
+
 def test_confirmed_gates_are_recalled(make_engine: Any, toy: Any) -> None:
     engine = search(make_engine, lost(toy, 1), Seeded, confirm=8, candidates=60)
     whole = digest(read_journal(engine.journal.path)[0])
